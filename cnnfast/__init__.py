@@ -1,0 +1,89 @@
+"""Convolution and pooling for NumPy arrays on the CPU: plain functions, forward and backward."""
+
+from __future__ import annotations
+
+try:
+    from . import _im2col, _naive, _norm  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "cnnfast is not compiled here: run `python -m pip install .` in its source folder,"
+        f" and import it from elsewhere ({error})"
+    ) from None
+
+from . import cpu, reference
+from .algorithms import Plan, plan_conv2d
+from .columns import col2im, im2col
+from .config import __version__, show_config
+from .conv import (
+    conv2d,
+    conv2d_backward,
+    conv2d_forward,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+    conv_transpose2d_forward,
+)
+from .linear import linear, linear_backward, linear_forward
+from .norm import (
+    batch_norm2d,
+    batch_norm2d_backward,
+    batch_norm2d_forward,
+    group_norm,
+    group_norm_backward,
+    group_norm_forward,
+)
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    avg_pool2d_forward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    global_avg_pool2d_forward,
+    global_max_pool2d,
+    global_max_pool2d_backward,
+    global_max_pool2d_forward,
+    max_pool2d,
+    max_pool2d_backward,
+    max_pool2d_forward,
+)
+from .threads import get_num_threads, num_threads, set_num_threads
+
+__all__ = [
+    "Plan",
+    "__version__",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "avg_pool2d_forward",
+    "batch_norm2d",
+    "batch_norm2d_backward",
+    "batch_norm2d_forward",
+    "col2im",
+    "conv2d",
+    "conv2d_backward",
+    "conv2d_forward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
+    "conv_transpose2d_forward",
+    "cpu",
+    "get_num_threads",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
+    "global_avg_pool2d_forward",
+    "global_max_pool2d",
+    "global_max_pool2d_backward",
+    "global_max_pool2d_forward",
+    "group_norm",
+    "group_norm_backward",
+    "group_norm_forward",
+    "im2col",
+    "linear",
+    "linear_backward",
+    "linear_forward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_pool2d_forward",
+    "num_threads",
+    "plan_conv2d",
+    "reference",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,164 @@
+"""What a caller may pass as an array, and what comes back when it may not.
+
+The kernels take float32 and float64 of the machine's byte order, aligned, with any strides. Here
+everything that NumPy can read as such an array becomes one (a copy is made only of byte-swapped or
+misaligned data), and everything else becomes a TypeError or ValueError that names the argument, the
+value and what is needed.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+FloatDtype: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+LAYOUTS = ("NCHW", "NHWC")
+OVERLAP_WORK = 10_000  # steps np.shares_memory may take before two arrays count as overlapping
+
+
+def float_array(name: str, value: npt.ArrayLike, ndim: int) -> FloatArray:
+    """``value`` as a float array of ``ndim`` dimensions, none of them empty but the first."""
+    array = readable(name, value)
+    dtype = array.dtype
+    if dtype not in DTYPES:
+        raise TypeError(
+            f"{name} has dtype {dtype}; cnnfast computes in float32 and float64:"
+            f" pass {name}.astype(np.float32)"
+        )
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
+    if 0 in array.shape[1:]:
+        raise ValueError(
+            f"{name} must not be empty in any dimension but the first, got {array.shape}"
+        )
+    return array
+
+
+def readable(name: str, value: npt.ArrayLike) -> np.ndarray:
+    """``value`` as an ndarray of native byte order and alignment."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: fill it first, for example {name}.filled(0)")
+    if isinstance(value, np.ndarray):
+        array = np.asarray(value)
+    elif value is None or isinstance(value, (str, bytes, dict)):
+        raise TypeError(f"{name} must be an array, got {value!r}")
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be read as an array: {error}") from error
+    if array.flags.aligned and array.dtype.isnative:
+        return array
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def same_dtype(first: str, dtype: FloatDtype, **others: FloatArray | None) -> None:
+    """TypeError unless all arrays have the dtype of the first."""
+    for name, array in others.items():
+        if array is not None and array.dtype != dtype:
+            raise TypeError(
+                f"{first} is {dtype} and {name} is {array.dtype}: pass {name}.astype(np.{dtype})"
+            )
+
+
+def parameter(
+    name: str, value: npt.ArrayLike, shape: tuple[int, ...], like: FloatArray
+) -> FloatArray:
+    """A bias, scale or statistic: a float array of exactly this shape and the dtype of x."""
+    array = readable(name, value)
+    check_shape(name, array, shape)
+    array = float_array(name, array, len(shape))
+    same_dtype("x", like.dtype, **{name: array})
+    return array
+
+
+def gradient(value: npt.ArrayLike, shape: tuple[int, ...], dtype: FloatDtype) -> FloatArray:
+    """``dy`` for a result of this shape and dtype."""
+    dy = readable("dy", value)
+    check_shape("dy", dy, shape)
+    dy = float_array("dy", dy, len(shape))
+    same_dtype("the forward pass", dtype, dy=dy)
+    return dy
+
+
+def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """ValueError unless the shape is exactly this one."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+
+
+def result(
+    out: FloatArray | None, shape: tuple[int, ...], dtype: FloatDtype, **inputs: FloatArray | None
+) -> FloatArray:
+    """A new array, or ``out`` once it is known to be fit for the result."""
+    if out is None:
+        return np.empty(shape, dtype)
+    check_writable("out", out, shape, dtype)
+    for name, array in inputs.items():
+        if array is not None and overlap(out, array):
+            raise ValueError(f"out must not overlap {name}: pass another array")
+    return out
+
+
+def check_writable(name: str, array: FloatArray, shape: tuple[int, ...], dtype: FloatDtype) -> None:
+    """TypeError or ValueError unless the kernels may write to the caller's array."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be an ndarray, got {type(array).__name__}")
+    if array.dtype != dtype or not array.dtype.isnative:
+        raise TypeError(f"{name} must have dtype {dtype}, got {array.dtype.str}")
+    check_shape(name, array, shape)
+    if not array.flags.writeable:
+        raise ValueError(f"{name} is read-only: pass a writeable array")
+    if not array.flags.aligned:
+        raise ValueError(f"{name} is misaligned: its data must begin at a multiple of its itemsize")
+    if _overlaps_itself(array):
+        raise ValueError(f"{name} overlaps itself (strides {array.strides}): pass a plain array")
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays share a number; True also where that is too hard to tell."""
+    try:
+        return np.shares_memory(a, b, max_work=OVERLAP_WORK)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """TypeError unless ``value`` is a string, ValueError unless it is one of the choices."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {choices}, got {value!r}")
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def check_needs(needs: str) -> None:
+    """TypeError unless ``needs`` is a string, ValueError unless of the letters x, w, b."""
+    if not isinstance(needs, str):
+        raise TypeError(f"needs must be a string of the letters x, w and b, got {needs!r}")
+    if not set(needs) <= set("xwb"):
+        raise ValueError(f"needs must consist of the letters x, w and b, got {needs!r}")
+
+
+def nchw(array: FloatArray, layout: str) -> FloatArray:
+    """Return the array seen as (N, C, H, W), whatever its layout; no copy."""
+    return array.transpose(0, 3, 1, 2) if layout == "NHWC" else array
+
+
+def _overlaps_itself(array: np.ndarray) -> bool:
+    """Whether two indices may name the same bytes: a stride does not step over all below it."""
+    if array.flags.c_contiguous or array.size == 0:
+        return False
+    covered = array.itemsize
+    for stride, extent in sorted(
+        (abs(stride), extent) for stride, extent in zip(array.strides, array.shape, strict=True)
+    ):
+        if extent > 1:
+            if stride < covered:
+                return True
+            covered += (extent - 1) * stride
+    return False

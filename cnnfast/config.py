@@ -1,0 +1,46 @@
+"""What is installed and in use: the lines to put into a bug report."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from . import cpu
+from .algorithms import ALGORITHMS
+from .threads import get_num_threads
+
+try:
+    __version__ = version("cnnfast")
+except PackageNotFoundError:  # compiled in place, not installed
+    __version__ = "unknown"
+
+
+def config() -> dict[str, str]:
+    """Return what is installed and in use, as names and values."""
+    return {
+        "cnnfast": __version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "instruction sets": ", ".join(cpu.available()),
+        "in use": cpu.current(),
+        "threads": str(get_num_threads()),
+        "algorithms": ", ".join(algorithm.name for algorithm in ALGORITHMS),
+    }
+
+
+def show_config() -> None:
+    """Print what is installed and in use: versions, instruction sets, threads, algorithms.
+
+    Examples
+    --------
+    >>> import cnnfast
+    >>> cnnfast.show_config()  # doctest: +ELLIPSIS
+    cnnfast ...
+    """
+    lines = config()
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:{width}}  {value}")

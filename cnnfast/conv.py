@@ -1,0 +1,458 @@
+"""Convolution and transposed convolution: check, plan, allocate, call.
+
+A transposed convolution is the input gradient of a convolution and nothing else, so both kinds
+share one :class:`~cnnfast.geometry.Convolution`, one list of algorithms and one cache; they differ
+in which side is the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _naive, geometry
+from .algorithms import Algorithm, Product, WeightGradient, select
+from .arrays import (
+    LAYOUTS,
+    FloatArray,
+    check_choice,
+    check_needs,
+    float_array,
+    gradient,
+    nchw,
+    parameter,
+    result,
+    same_dtype,
+)
+from .geometry import Convolution, IntPair, Padding
+
+MASKED_BYTES = 16 * 2**20  # of dy that are copied at a time to clear what ReLU cut off
+
+
+@dataclass(frozen=True, eq=False)
+class _Cache:
+    """What a forward pass leaves for its backward pass; the arrays are the caller's, not copies."""
+
+    x: FloatArray
+    w: FloatArray
+    b: FloatArray | None
+    y: FloatArray | None  # only with an activation, whose gradient needs it
+    conv: Convolution
+    algorithm: Algorithm
+
+
+class Conv2dCache(_Cache):
+    """Cache of `conv2d_forward`: x is the image side of ``conv``, y its output side."""
+
+
+class ConvTranspose2dCache(_Cache):
+    """Cache of `conv_transpose2d_forward`: x is the output side of ``conv``, y its image side."""
+
+
+def conv2d(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    b: npt.ArrayLike | None = None,
+    *,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: SupportsIndex = 1,
+    layout: str = "NCHW",
+    activation: str | None = None,
+    algorithm: str = "auto",
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Slide filters over images.
+
+    ``y[n, f, oh, ow] = b[f] + sum over c, kh, kw of w[f, c, kh, kw] * x[n, c, ih, iw]`` with
+    ``ih = oh * stride + kh * dilation - top`` and ``iw`` likewise; taps in the padding add nothing.
+    (As in every neural network library, the filter is not flipped: strictly, a cross-correlation.)
+
+    Parameters
+    ----------
+    x : array_like
+        Images, ``(N, C, H, W)`` or, with ``layout="NHWC"``, ``(N, H, W, C)``; float32 or float64.
+    w : array_like
+        Weights ``(F, C/groups, KH, KW)`` in either layout; dtype of x.
+    b : array_like, optional
+        Bias ``(F,)``; dtype of x.
+    stride, dilation : int or (int, int)
+        Cells between windows, and between taps; one number or ``(height, width)``.
+    padding : int, (int, int), ((int, int), (int, int)), "valid" or "same"
+        Cells around the image: one number, ``(height, width)``, or ``((top, bottom), (left,
+        right))``. "same" gives an output of ``ceil(H / stride)``, the odd cell at the bottom and
+        right.
+    groups : int
+        Filters of group g see the channels of group g only; divides C and F.
+    layout : {"NCHW", "NHWC"}
+        Order of the dimensions of x and y.
+    activation : {None, "relu"}
+        Applied to y.
+    algorithm : str
+        "auto", or a name of the list that `plan_conv2d` shows; one that cannot do the problem
+        raises ValueError.
+    out : ndarray, optional
+        Where to put y: its shape and dtype, any strides, no overlap with an input.
+
+    Returns
+    -------
+    ndarray
+        y, ``(N, F, OH, OW)`` or ``(N, OH, OW, F)``, with
+        ``OH = floor((H + top + bottom - dilation * (KH - 1) - 1) / stride) + 1``.
+
+    Raises
+    ------
+    TypeError
+        For an argument of the wrong type, a dtype other than float32 and float64, or a mixture of
+        the two.
+    ValueError
+        For a wrong shape or value.
+    MemoryError
+        If there is no memory for y or the workspace.
+
+    References
+    ----------
+    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cnnfast
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> w = np.ones((1, 1, 3, 3))
+    >>> cnnfast.conv2d(x, w)
+    array([[[[45., 54.],
+             [81., 90.]]]])
+    >>> cnnfast.conv2d(x, w, padding="same", stride=2).shape
+    (1, 1, 2, 2)
+    """
+    x, w, relu = _operands(x, w, layout, activation)
+    conv = geometry.convolution(
+        x.shape, w.shape, x.dtype.name, stride, padding, dilation, groups, layout
+    )
+    y, _ = _convolve(conv, x, w, b, relu, algorithm, out)
+    return y
+
+
+def conv2d_forward(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    b: npt.ArrayLike | None = None,
+    *,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: SupportsIndex = 1,
+    layout: str = "NCHW",
+    activation: str | None = None,
+    algorithm: str = "auto",
+) -> tuple[FloatArray, Conv2dCache]:
+    """Compute `conv2d`, and keep what `conv2d_backward` needs.
+
+    Parameters
+    ----------
+    x, w, b, stride, padding, dilation, groups, layout, activation, algorithm
+        As for `conv2d`.
+
+    Returns
+    -------
+    y : ndarray
+        The result of `conv2d`.
+    cache : Conv2dCache
+        References to x, w, b (and y, with an activation); they must not change before the backward
+        pass.
+    """
+    x, w, relu = _operands(x, w, layout, activation)
+    conv = geometry.convolution(
+        x.shape, w.shape, x.dtype.name, stride, padding, dilation, groups, layout
+    )
+    return _convolve(conv, x, w, b, relu, algorithm, None)
+
+
+def conv2d_backward(
+    dy: npt.ArrayLike, cache: Conv2dCache, *, needs: str = "xwb"
+) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
+    """Gradients of a convolution's inputs, given the gradient of its result.
+
+    ``db[f] = sum of dy[n, f, oh, ow]``; ``dw[f, c, kh, kw] = sum of dy[n, f, oh, ow] * x[n, c, ih,
+    iw]``; ``dx[n, c, ih, iw]`` sums ``dy[n, f, oh, ow] * w[f, c, kh, kw]`` over all windows and
+    taps at that cell. With an activation, dy counts as 0 wherever y was cut to 0.
+
+    Parameters
+    ----------
+    dy : array_like
+        Gradient of y: its shape, layout and dtype.
+    cache : Conv2dCache
+        From `conv2d_forward`.
+    needs : str
+        Which gradients to compute: letters of "xwb".
+
+    Returns
+    -------
+    dx, dw, db : ndarray or None
+        In the shapes of x, w and b; None for what is not needed, and for db where there was no b.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a dy or cache that does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cnnfast
+    >>> y, cache = cnnfast.conv2d_forward(np.ones((1, 1, 3, 3)), np.full((1, 1, 2, 2), 2.0))
+    >>> dx, dw, db = cnnfast.conv2d_backward(np.ones_like(y), cache)
+    >>> dx
+    array([[[[2., 4., 2.],
+             [4., 8., 4.],
+             [2., 4., 2.]]]])
+    >>> db is None
+    True
+    """
+    _check_cache(cache, Conv2dCache, "conv2d_forward")
+    algorithm = cache.algorithm
+    return _gradients(
+        dy,
+        cache,
+        needs,
+        cache.conv.output_shape,
+        algorithm.input_gradient,
+        algorithm.weight_gradient,
+    )
+
+
+def conv_transpose2d(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    b: npt.ArrayLike | None = None,
+    *,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    output_padding: IntPair = 0,
+    dilation: IntPair = 1,
+    groups: SupportsIndex = 1,
+    layout: str = "NCHW",
+    activation: str | None = None,
+    algorithm: str = "auto",
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Scatter images through filters: the input gradient of `conv2d`, as a layer of its own.
+
+    ``y[n, f, oh, ow] = b[f] + sum over c, kh, kw, ih, iw of w[c, f, kh, kw] * x[n, c, ih, iw]``
+    where ``oh = ih * stride + kh * dilation - top`` and ``ow`` likewise.
+
+    Parameters
+    ----------
+    x : array_like
+        Images, ``(N, C, H, W)`` or, with ``layout="NHWC"``, ``(N, H, W, C)``; float32 or float64.
+    w : array_like
+        Weights ``(C, F/groups, KH, KW)``; dtype of x.
+    b : array_like, optional
+        Bias ``(F,)``; dtype of x.
+    stride, padding, dilation, groups, layout, activation, algorithm, out
+        As for `conv2d`. The padding is cut off the result; "same" gives an output of ``H *
+        stride``.
+    output_padding : int or (int, int)
+        Rows and columns added at the bottom and right; smaller than the stride or the dilation.
+
+    Returns
+    -------
+    ndarray
+        y, ``(N, F, OH, OW)`` or ``(N, OH, OW, F)``, with
+        ``OH = (H - 1) * stride - top - bottom + dilation * (KH - 1) + output_padding + 1``.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `conv2d`.
+
+    References
+    ----------
+    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285,
+    section 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cnnfast
+    >>> x = np.array([[[[1.0, 2.0]]]])
+    >>> cnnfast.conv_transpose2d(x, np.ones((1, 1, 1, 2)), stride=2)
+    array([[[[1., 1., 2., 2.]]]])
+    """
+    x, w, relu = _operands(x, w, layout, activation)
+    conv = geometry.transposed_convolution(
+        x.shape, w.shape, x.dtype.name, stride, padding, output_padding, dilation, groups, layout
+    )
+    y, _ = _convolve_transposed(conv, x, w, b, relu, algorithm, out)
+    return y
+
+
+def conv_transpose2d_forward(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    b: npt.ArrayLike | None = None,
+    *,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    output_padding: IntPair = 0,
+    dilation: IntPair = 1,
+    groups: SupportsIndex = 1,
+    layout: str = "NCHW",
+    activation: str | None = None,
+    algorithm: str = "auto",
+) -> tuple[FloatArray, ConvTranspose2dCache]:
+    """Compute `conv_transpose2d`, and keep what `conv_transpose2d_backward` needs.
+
+    Parameters
+    ----------
+    x, w, b, stride, padding, output_padding, dilation, groups, layout, activation, algorithm
+        As for `conv_transpose2d`.
+
+    Returns
+    -------
+    y : ndarray
+        The result of `conv_transpose2d`.
+    cache : ConvTranspose2dCache
+        References to x, w, b (and y, with an activation); they must not change before the backward
+        pass.
+    """
+    x, w, relu = _operands(x, w, layout, activation)
+    conv = geometry.transposed_convolution(
+        x.shape, w.shape, x.dtype.name, stride, padding, output_padding, dilation, groups, layout
+    )
+    return _convolve_transposed(conv, x, w, b, relu, algorithm, None)
+
+
+def conv_transpose2d_backward(
+    dy: npt.ArrayLike, cache: ConvTranspose2dCache, *, needs: str = "xwb"
+) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
+    """Gradients of a transposed convolution's inputs, given the gradient of its result.
+
+    dx is the convolution of dy with w; dw the weight gradient of that convolution, with x in the
+    place of its dy.
+
+    Parameters
+    ----------
+    dy : array_like
+        Gradient of y: its shape, layout and dtype.
+    cache : ConvTranspose2dCache
+        From `conv_transpose2d_forward`.
+    needs : str
+        Which gradients to compute: letters of "xwb".
+
+    Returns
+    -------
+    dx, dw, db : ndarray or None
+        In the shapes of x, w and b; None for what is not needed, and for db where there was no b.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a dy or cache that does not fit.
+    """
+    _check_cache(cache, ConvTranspose2dCache, "conv_transpose2d_forward")
+    algorithm = cache.algorithm
+
+    def weight_gradient(conv: Convolution, x: FloatArray, dy: FloatArray, dw: FloatArray) -> None:
+        algorithm.weight_gradient(conv, dy, x, dw)
+
+    return _gradients(dy, cache, needs, cache.conv.image_shape, algorithm.forward, weight_gradient)
+
+
+def _convolve(
+    conv: Convolution,
+    x: FloatArray,
+    w: FloatArray,
+    b: npt.ArrayLike | None,
+    relu: bool,
+    algorithm: str,
+    out: FloatArray | None,
+) -> tuple[FloatArray, Conv2dCache]:
+    chosen = select(conv, algorithm)
+    b = None if b is None else parameter("b", b, (conv.F,), x)
+    y = result(out, conv.output_shape, x.dtype, x=x, w=w, b=b)
+    bias = np.zeros(conv.F, x.dtype) if b is None else b
+    chosen.forward(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
+    return y, Conv2dCache(x, w, b, y if relu else None, conv, chosen)
+
+
+def _convolve_transposed(
+    conv: Convolution,
+    x: FloatArray,
+    w: FloatArray,
+    b: npt.ArrayLike | None,
+    relu: bool,
+    algorithm: str,
+    out: FloatArray | None,
+) -> tuple[FloatArray, ConvTranspose2dCache]:
+    chosen = select(conv, algorithm)
+    b = None if b is None else parameter("b", b, (conv.C,), x)
+    y = result(out, conv.image_shape, x.dtype, x=x, w=w, b=b)
+    bias = np.zeros(conv.C, x.dtype) if b is None else b
+    chosen.input_gradient(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
+    return y, ConvTranspose2dCache(x, w, b, y if relu else None, conv, chosen)
+
+
+def _operands(
+    x: npt.ArrayLike, w: npt.ArrayLike, layout: str, activation: str | None
+) -> tuple[FloatArray, FloatArray, bool]:
+    """Return x and w as float arrays of one dtype, and whether there is a ReLU."""
+    check_choice("layout", layout, LAYOUTS)
+    if activation is not None:
+        check_choice("activation", activation, ("relu",))
+    x = float_array("x", x, 4)
+    w = float_array("w", w, 4)
+    if w.shape[0] == 0:
+        raise ValueError(f"w must not be empty, got shape {w.shape}")
+    same_dtype("x", x.dtype, w=w)
+    return x, w, activation == "relu"
+
+
+def _gradients(
+    dy: npt.ArrayLike,
+    cache: _Cache,
+    needs: str,
+    dy_shape: tuple[int, ...],
+    input_gradient: Product,
+    weight_gradient: WeightGradient,
+) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
+    """Return what ``needs`` names of dx, dw and db."""
+    check_needs(needs)
+    x, w, conv = cache.x, cache.w, cache.conv
+    dy = gradient(dy, dy_shape, x.dtype)
+    y = None if cache.y is None else nchw(cache.y, conv.layout)
+    dy, x_nchw = nchw(dy, conv.layout), nchw(x, conv.layout)
+    dx = np.empty(x.shape, x.dtype) if "x" in needs else None
+    dw = np.zeros(w.shape, w.dtype) if "w" in needs else None
+    db = np.zeros(dy.shape[1]) if "b" in needs and cache.b is not None else None
+    for images, part in _through_activation(dy, y):
+        if dx is not None:
+            no_bias = np.zeros(x_nchw.shape[1], x.dtype)
+            input_gradient(conv, part, w, no_bias, False, nchw(dx, conv.layout)[images])
+        if dw is not None:
+            weight_gradient(conv, x_nchw[images], part, dw)
+        if db is not None:
+            _naive.bias_gradient(part, db)
+    return dx, dw, None if db is None else db.astype(x.dtype)
+
+
+def _through_activation(dy: FloatArray, y: FloatArray | None) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield dy, or a few images at a time of dy with 0 where ReLU cut y off."""
+    if y is None or not len(dy):
+        yield slice(None), dy
+        return
+    step = max(1, MASKED_BYTES // dy[0].nbytes)
+    for n in range(0, len(dy), step):
+        images = slice(n, n + step)
+        yield images, np.where(y[images] <= 0, dy.dtype.type(0), dy[images])
+
+
+def _check_cache(cache: _Cache, kind: type[_Cache], source: str) -> None:
+    if not isinstance(cache, kind):
+        raise TypeError(f"cache must come from {source}, got {type(cache).__name__}")

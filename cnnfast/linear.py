@@ -1,0 +1,141 @@
+"""Fully connected layers: a 1x1 convolution over an image of 1 x N pixels and D channels, NHWC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy.typing as npt
+
+from .arrays import FloatArray, check_shape, float_array, readable
+from .conv import Conv2dCache, conv2d, conv2d_backward, conv2d_forward
+
+
+@dataclass(frozen=True, eq=False)
+class LinearCache:
+    """What `linear_forward` leaves for `linear_backward`."""
+
+    x: FloatArray
+    w: FloatArray
+    conv: Conv2dCache
+
+
+def linear(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    b: npt.ArrayLike | None = None,
+    *,
+    activation: str | None = None,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Multiply rows by weights: ``y = x @ w.T + b``.
+
+    Parameters
+    ----------
+    x : array_like
+        ``(N, D)``; float32 or float64.
+    w : array_like
+        ``(F, D)``; dtype of x.
+    b : array_like, optional
+        ``(F,)``; dtype of x.
+    activation : {None, "relu"}
+        Applied to y.
+    out : ndarray, optional
+        Where to put y.
+
+    Returns
+    -------
+    ndarray
+        y, ``(N, F)``.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cnnfast
+    >>> w = np.array([[3.0, 4.0], [0.0, -1.0]])
+    >>> cnnfast.linear(np.array([[1.0, 2.0]]), w, activation="relu")
+    array([[11.,  0.]])
+    """
+    x, w = _operands(x, w)
+    image_out = None
+    if out is not None:
+        check_shape("out", readable("out", out), (len(x), len(w)))
+        image_out = _pixels(out)
+    y = conv2d(_pixels(x), _taps(w), b, layout="NHWC", activation=activation, out=image_out)
+    return y[0, 0] if out is None else out
+
+
+def linear_forward(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    b: npt.ArrayLike | None = None,
+    *,
+    activation: str | None = None,
+) -> tuple[FloatArray, LinearCache]:
+    """Compute `linear`, and keep what `linear_backward` needs.
+
+    Parameters
+    ----------
+    x, w, b, activation
+        As for `linear`.
+
+    Returns
+    -------
+    y : ndarray
+        The result of `linear`.
+    cache : LinearCache
+        References to x, w, b (and y, with an activation).
+    """
+    x, w = _operands(x, w)
+    y, cache = conv2d_forward(_pixels(x), _taps(w), b, layout="NHWC", activation=activation)
+    return y[0, 0], LinearCache(x, w, cache)
+
+
+def linear_backward(
+    dy: npt.ArrayLike, cache: LinearCache, *, needs: str = "xwb"
+) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
+    """Gradients of `linear`: ``dx = dy @ w``, ``dw = dy.T @ x``, ``db = dy.sum(0)``.
+
+    Parameters
+    ----------
+    dy : array_like
+        ``(N, F)``; dtype of y.
+    cache : LinearCache
+        From `linear_forward`.
+    needs : str
+        Which gradients to compute: letters of "xwb".
+
+    Returns
+    -------
+    dx, dw, db : ndarray or None
+        In the shapes of x, w and b; None for what is not needed, and for db where there was no b.
+    """
+    if not isinstance(cache, LinearCache):
+        raise TypeError(f"cache must come from linear_forward, got {type(cache).__name__}")
+    dy = readable("dy", dy)
+    check_shape("dy", dy, (len(cache.x), len(cache.w)))
+    dx, dw, db = conv2d_backward(_pixels(dy), cache.conv, needs=needs)
+    return None if dx is None else dx[0, 0], None if dw is None else dw[:, :, 0, 0], db
+
+
+def _operands(x: npt.ArrayLike, w: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Return x and w as matrices of one width."""
+    x = float_array("x", x, 2)
+    w = float_array("w", w, 2)
+    if w.shape[1] != x.shape[1]:
+        raise ValueError(f"w expects {w.shape[1]} features (w.shape[1]), x has {x.shape[1]}")
+    return x, w
+
+
+def _pixels(rows: FloatArray) -> FloatArray:
+    """Rows as the pixels of one image, in NHWC."""
+    return rows[None, None]
+
+
+def _taps(w: FloatArray) -> FloatArray:
+    """Weights as those of a 1x1 convolution."""
+    return w[:, :, None, None]

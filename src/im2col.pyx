@@ -1,0 +1,255 @@
+"""Convolution as a matrix product over explicit columns, the algorithm that students know.
+
+After Chellapilla, Puri and Simard, "High performance convolutional neural networks for document processing", 2006.
+Valid for every problem.
+
+Each window becomes a column, each of its taps a row, and padding becomes zeros:
+
+    x (N, C, H, W)  ->  cols (C*KH*KW, N*OH*OW)          cols[c,kh,kw | n,oh,ow] = x[n, c, ih, iw]
+
+    forward          y    (F, N*OH*OW) = w (F, C*KH*KW) @ cols
+    weight gradient  dw   (F, C*KH*KW) = dy (F, N*OH*OW) @ cols.T
+    input gradient   dcols             = w.T @ dy, and col2im adds each column back to the cells it came from
+
+The columns are up to KH*KW times larger than x, so no product sees all of them: each works on a block of windows,
+several whole images where they are small, rows of one image where they are large. A block has the columns of a
+problem with another padding, so the two kernels at the end need not know of blocks.
+
+The formula has no term for a tap in the padding, but the product has: 0 times the weight. Where that weight (or, for
+the weight gradient, dy) is not finite this would be NaN, so such a block is left to the naive loops.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cython cimport floating
+from libc.string cimport memcpy
+
+from typing import NamedTuple
+
+import numpy as np
+
+from geometry cimport Window, end_window, first_window, start_of, window_of
+
+from cnnfast import _naive
+
+BLOCK_BYTES = 4 * 2**20  # columns and product of a block: small enough for a cache, large enough for BLAS
+
+
+def forward(conv, x, w, b, bint relu, y):
+    """Compute ``y = relu(x * w + b)``."""
+    if _is_padded(conv.window) and not np.isfinite(w).all():
+        return _naive.forward(conv, x, w, b, relu, y)
+    w_gfk = _as_matrices(w, conv.groups)
+    for block in _blocks(conv, x.shape[0]):
+        columns_of(block.window, x[block.images], block.cols)
+        np.matmul(w_gfk, block.cols_gkq, out=block.product_gfq)
+        y_block = y[block.outputs]
+        np.add(block.product, b[:, None, None, None], out=y_block.transpose(1, 0, 2, 3))
+        if relu:
+            _naive.rectify(y_block)
+        PyErr_CheckSignals()
+
+
+def input_gradient(conv, dy, w, b, bint relu, dx):
+    """Compute ``dx = relu(what dy scatters through w + b)``."""
+    w_gkf = _as_matrices(w, conv.groups).transpose(0, 2, 1)
+    _naive.fill(b, dx)
+    for block in _blocks(conv, dy.shape[0]):
+        block.product[...] = dy[block.outputs].transpose(1, 0, 2, 3)
+        np.matmul(w_gkf, block.product_gfq, out=block.cols_gkq)
+        add_columns(block.window, block.cols, dx[block.images])
+        PyErr_CheckSignals()
+    if relu:
+        _naive.rectify(dx)
+
+
+def weight_gradient(conv, x, dy, dw):
+    """Add to dw the gradient of the weights."""
+    dw_gfk = _as_matrices(dw, conv.groups)
+    filters = _filters_at_once(conv)
+    for block in _blocks(conv, dy.shape[0]):
+        dy_block = dy[block.outputs]
+        if _is_padded(conv.window) and not np.isfinite(dy_block).all():
+            _naive.weight_gradient(conv._replace(window=block.window), x[block.images], dy_block, dw)
+            continue
+        columns_of(block.window, x[block.images], block.cols)
+        block.product[...] = dy_block.transpose(1, 0, 2, 3)
+        cols_gqk = block.cols_gkq.transpose(0, 2, 1)
+        for f in range(0, dw_gfk.shape[1], filters):
+            dw_gfk[:, f:f + filters] += np.matmul(block.product_gfq[:, f:f + filters], cols_gqk)
+            PyErr_CheckSignals()
+
+
+def workspace_bytes(conv):
+    """Bytes of a block, and of the sums that the weight gradient adds at once."""
+    images, rows, columns = _block_size(conv, conv.N)
+    group_filters = conv.F // conv.groups
+    sums = min(_filters_at_once(conv), group_filters) * _filter_bytes(conv)
+    return images * rows * columns * _window_bytes(conv) + sums
+
+
+def columns_of(window, const floating[:, :, :, :] x, floating[:, :, :, :, :, :] cols):
+    """Copy ``x[n, c]`` to ``cols[c, kh, kw, n, oh, ow]``, with zeros for the padding."""
+    cdef Window g = window_of(window)
+    cdef Py_ssize_t c
+    for c in range(x.shape[1]):
+        with nogil:
+            _columns_of(x[:, c], cols[c], g)
+        PyErr_CheckSignals()
+
+
+def add_columns(window, const floating[:, :, :, :, :, :] cols, floating[:, :, :, :] x):
+    """Add ``cols[c, kh, kw, n, oh, ow]`` to ``x[n, c]``; what lies in the padding is dropped."""
+    cdef Window g = window_of(window)
+    cdef Py_ssize_t c
+    for c in range(x.shape[1]):
+        with nogil:
+            _add_columns(cols[c], x[:, c], g)
+        PyErr_CheckSignals()
+
+
+# --------------------------------------------------------------------------------------------------------- blocks
+
+class _Block(NamedTuple):
+    """A box of windows, its two matrices, and each of these seen as an array of windows."""
+
+    window: object  # geometry of the box
+    images: slice
+    outputs: tuple  # its place in y
+    cols_gkq: object  # (groups, C/groups*KH*KW, windows of the block)
+    product_gfq: object  # (groups, F/groups, windows of the block)
+    cols: object  # (C, KH, KW, images, rows, columns)
+    product: object  # (F, images, rows, columns)
+
+
+def _blocks(conv, N):
+    """Cut the windows of N images into blocks, which share their memory."""
+    images, rows, columns = _block_size(conv, N)
+    OH, OW = conv.window.output
+    taps = conv.C * conv.window.h.kernel * conv.window.w.kernel
+    scratch = np.empty(images * rows * columns * (taps + conv.F), conv.dtype)
+    for n in range(0, N, images):
+        for oh in range(0, OH, rows):
+            for ow in range(0, OW, columns):
+                box = min(images, N - n), min(rows, OH - oh), min(columns, OW - ow)
+                yield _block(conv, scratch, (n, oh, ow), box)
+
+
+def _block(conv, scratch, start, box):
+    n, oh, ow = (slice(first, first + count) for first, count in zip(start, box))
+    h, w = conv.window
+    window = type(conv.window)(_part(h, oh), _part(w, ow))
+    q = box[0] * box[1] * box[2]
+    taps = conv.C * h.kernel * w.kernel
+    cols, product = scratch[:taps * q], scratch[taps * q:(taps + conv.F) * q]
+    return _Block(
+        window,
+        n,
+        (n, slice(None), oh, ow),
+        cols.reshape(conv.groups, -1, q),
+        product.reshape(conv.groups, -1, q),
+        cols.reshape(conv.C, h.kernel, w.kernel, *box),
+        product.reshape(conv.F, *box),
+    )
+
+
+def _part(axis, windows):
+    """Some windows of an axis: an axis that begins further into the image."""
+    pad_before = axis.pad_before - windows.start * axis.stride
+    return axis._replace(output=windows.stop - windows.start, pad_before=pad_before)
+
+
+def _block_size(conv, N):
+    """Images, rows and columns of windows in a block: whole images, or else whole rows, or else part of a row."""
+    windows = max(1, BLOCK_BYTES // _window_bytes(conv))
+    OH, OW = conv.window.output
+    return min(max(1, N), max(1, windows // (OH * OW))), min(OH, max(1, windows // OW)), min(OW, windows)
+
+
+def _window_bytes(conv):
+    """Bytes of one window in both matrices of a block."""
+    return (conv.C * conv.window.h.kernel * conv.window.w.kernel + conv.F) * conv.itemsize
+
+
+def _filters_at_once(conv):
+    """Filters of each group whose weight gradients fit a block's size."""
+    return max(1, BLOCK_BYTES // _filter_bytes(conv))
+
+
+def _filter_bytes(conv):
+    """Bytes of the weights of one filter in every group."""
+    return conv.C * conv.window.h.kernel * conv.window.w.kernel * conv.itemsize
+
+
+def _as_matrices(w, groups):
+    """Weights as (groups, F/groups, C/groups*KH*KW)."""
+    return np.ascontiguousarray(w).reshape(groups, w.shape[0] // groups, -1)
+
+
+def _is_padded(window):
+    return any(axis.pad_before or axis.pad_after for axis in window)
+
+
+# -------------------------------------------------------------------------------------------------------- kernels
+#
+#   for kh, kw in taps                        one row of cols
+#     for n in images
+#       for oh in rows of windows             one row of the image, or of the padding
+#         for ow in windows of the row        a run of copies between two runs of zeros
+
+cdef void _columns_of(const floating[:, :, :] x, floating[:, :, :, :, :] cols, Window g) noexcept nogil:
+    cdef Py_ssize_t kh, kw, n, oh, ow, ih, left, first, end
+    for kh in range(cols.shape[0]):
+        for kw in range(cols.shape[1]):
+            first = first_window(g.w, kw)
+            end = max(first, end_window(g.w, kw))
+            left = start_of(g.w, first) + kw * g.w.dilation
+            for n in range(cols.shape[2]):
+                for oh in range(cols.shape[3]):
+                    ih = start_of(g.h, oh) + kh * g.h.dilation
+                    if ih < 0 or ih >= g.h.size:
+                        for ow in range(g.w.output):
+                            cols[kh, kw, n, oh, ow] = 0
+                        continue
+                    for ow in range(first):
+                        cols[kh, kw, n, oh, ow] = 0
+                    if end > first:
+                        _copy(&x[n, ih, left], x.strides[2] // sizeof(floating) * g.w.stride,
+                              &cols[kh, kw, n, oh, first], cols.strides[4] // sizeof(floating), end - first)
+                    for ow in range(end, g.w.output):
+                        cols[kh, kw, n, oh, ow] = 0
+
+
+cdef void _add_columns(const floating[:, :, :, :, :] cols, floating[:, :, :] x, Window g) noexcept nogil:
+    cdef Py_ssize_t kh, kw, n, oh, ih, left, first, end
+    for kh in range(cols.shape[0]):
+        for kw in range(cols.shape[1]):
+            first = first_window(g.w, kw)
+            end = end_window(g.w, kw)
+            left = start_of(g.w, first) + kw * g.w.dilation
+            for n in range(cols.shape[2]):
+                for oh in range(cols.shape[3]):
+                    ih = start_of(g.h, oh) + kh * g.h.dilation
+                    if 0 <= ih < g.h.size and first < end:
+                        _add(&cols[kh, kw, n, oh, first], cols.strides[4] // sizeof(floating),
+                             &x[n, ih, left], x.strides[2] // sizeof(floating) * g.w.stride, end - first)
+
+
+cdef inline void _copy(const floating* source, Py_ssize_t source_step, floating* target, Py_ssize_t target_step,
+                       Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t i
+    if source_step == 1 and target_step == 1:
+        memcpy(target, source, count * sizeof(floating))
+    else:
+        for i in range(count):
+            target[i * target_step] = source[i * source_step]
+
+
+cdef inline void _add(const floating* source, Py_ssize_t source_step, floating* target, Py_ssize_t target_step,
+                      Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t i
+    if source_step == 1 and target_step == 1:  # the same loop, with steps the compiler knows, becomes vector code
+        for i in range(count):
+            target[i] += source[i]
+    else:
+        for i in range(count):
+            target[i * target_step] += source[i * source_step]

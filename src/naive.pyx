@@ -1,0 +1,292 @@
+"""Convolution and pooling as the formulas say: one plain loop per dimension.
+
+To be read, and to compare the other algorithms with. Valid for every problem: any stride, padding, dilation,
+groups, both dtypes and, since arrays come as strided views in the order N, C, H, W, any layout. A function that
+starts with an underscore computes on one pair of planes and runs without the GIL; between two of them the loops
+over images and filters look for Ctrl-C.
+
+    for n in images                          y[n, f] is one plane
+      for f in filters                       and sees the channels of its group
+        for oh, ow in windows                geometry.pxd: the cell under tap 0
+          for c in channels of the group
+            for kh, kw in taps inside the image
+
+The forward pass gathers over the inner three loops, the input gradient scatters over them, and the weight gradient
+sums over the windows.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cython cimport floating
+from libc.math cimport isnan
+
+from geometry cimport Window, end_tap, first_tap, start_of, window_of
+
+
+# ---------------------------------------------------------------------------------------------------- convolution
+
+def forward(conv, const floating[:, :, :, :] x, const floating[:, :, :, :] w, const floating[:] b, bint relu,
+            floating[:, :, :, :] y):
+    """Compute ``y = relu(x * w + b)``."""
+    cdef Window g = window_of(conv.window)
+    cdef Py_ssize_t channels = w.shape[1], group_filters = w.shape[0] // conv.groups, n, f, c
+    for n in range(y.shape[0]):
+        for f in range(y.shape[1]):
+            c = f // group_filters * channels
+            with nogil:
+                _forward(x[n, c:c + channels], w[f], b[f], relu, y[n, f], g)
+            PyErr_CheckSignals()
+
+
+def input_gradient(conv, const floating[:, :, :, :] dy, const floating[:, :, :, :] w, const floating[:] b, bint relu,
+                   floating[:, :, :, :] dx):
+    """Compute ``dx = relu(what dy scatters through w + b)``."""
+    cdef Window g = window_of(conv.window)
+    cdef Py_ssize_t channels = w.shape[1], group_filters = w.shape[0] // conv.groups, n, f, c
+    fill(b, dx)
+    for n in range(dy.shape[0]):
+        for f in range(dy.shape[1]):
+            c = f // group_filters * channels
+            with nogil:
+                _input_gradient(dy[n, f], w[f], dx[n, c:c + channels], g)
+            PyErr_CheckSignals()
+    if relu:
+        rectify(dx)
+
+
+def weight_gradient(conv, const floating[:, :, :, :] x, const floating[:, :, :, :] dy, floating[:, :, :, :] dw):
+    """Add to dw the gradient of the weights."""
+    cdef Window g = window_of(conv.window)
+    cdef Py_ssize_t channels = dw.shape[1], group_filters = dw.shape[0] // conv.groups, n, f, c
+    for n in range(dy.shape[0]):
+        for f in range(dy.shape[1]):
+            c = f // group_filters * channels
+            with nogil:
+                _weight_gradient(x[n, c:c + channels], dy[n, f], dw[f], g)
+            PyErr_CheckSignals()
+
+
+def bias_gradient(const floating[:, :, :, :] dy, double[:] db):
+    """Add to db the sum of each filter's plane."""
+    cdef Py_ssize_t n, f, oh, ow
+    cdef double total
+    for n in range(dy.shape[0]):
+        for f in range(dy.shape[1]):
+            with nogil:
+                total = 0
+                for oh in range(dy.shape[2]):
+                    for ow in range(dy.shape[3]):
+                        total += dy[n, f, oh, ow]
+                db[f] += total
+        PyErr_CheckSignals()
+
+
+def fill(const floating[:] b, floating[:, :, :, :] y):
+    """Set each channel to its bias."""
+    cdef Py_ssize_t n, c, h, w
+    with nogil:
+        for n in range(y.shape[0]):
+            for c in range(y.shape[1]):
+                for h in range(y.shape[2]):
+                    for w in range(y.shape[3]):
+                        y[n, c, h, w] = b[c]
+
+
+def rectify(floating[:, :, :, :] y):
+    """Apply ReLU in place; NaN stays NaN."""
+    cdef Py_ssize_t n, c, h, w
+    with nogil:
+        for n in range(y.shape[0]):
+            for c in range(y.shape[1]):
+                for h in range(y.shape[2]):
+                    for w in range(y.shape[3]):
+                        if y[n, c, h, w] <= 0:
+                            y[n, c, h, w] = 0
+
+
+cdef void _forward(const floating[:, :, :] x, const floating[:, :, :] w, floating bias, bint relu,
+                   floating[:, :] y, Window g) noexcept nogil:
+    cdef Py_ssize_t oh, ow, c, kh, kw, top, left
+    cdef floating total
+    for oh in range(y.shape[0]):
+        top = start_of(g.h, oh)
+        for ow in range(y.shape[1]):
+            left = start_of(g.w, ow)
+            total = bias
+            for c in range(w.shape[0]):
+                for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
+                    for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                        total += w[c, kh, kw] * x[c, top + kh * g.h.dilation, left + kw * g.w.dilation]
+            y[oh, ow] = 0 if relu and total <= 0 else total
+
+
+cdef void _input_gradient(const floating[:, :] dy, const floating[:, :, :] w, floating[:, :, :] dx,
+                          Window g) noexcept nogil:
+    cdef Py_ssize_t oh, ow, c, kh, kw, top, left
+    for oh in range(dy.shape[0]):
+        top = start_of(g.h, oh)
+        for ow in range(dy.shape[1]):
+            left = start_of(g.w, ow)
+            for c in range(w.shape[0]):
+                for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
+                    for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                        dx[c, top + kh * g.h.dilation, left + kw * g.w.dilation] += w[c, kh, kw] * dy[oh, ow]
+
+
+cdef void _weight_gradient(const floating[:, :, :] x, const floating[:, :] dy, floating[:, :, :] dw,
+                           Window g) noexcept nogil:
+    cdef Py_ssize_t oh, ow, c, kh, kw, top, left
+    for oh in range(dy.shape[0]):
+        top = start_of(g.h, oh)
+        for ow in range(dy.shape[1]):
+            left = start_of(g.w, ow)
+            for c in range(dw.shape[0]):
+                for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
+                    for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                        dw[c, kh, kw] += x[c, top + kh * g.h.dilation, left + kw * g.w.dilation] * dy[oh, ow]
+
+
+# -------------------------------------------------------------------------------------------------------- pooling
+
+def max_pool(window, const floating[:, :, :, :] x, floating[:, :, :, :] y):
+    """Take the largest cell of each window; a NaN is larger than any number."""
+    cdef Window g = window_of(window)
+    cdef Py_ssize_t n, c
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            with nogil:
+                _max_pool(x[n, c], y[n, c], g)
+            PyErr_CheckSignals()
+
+
+def max_pool_indices(window, const floating[:, :, :, :] x, long long[:, :, :, :] indices):
+    """Give the place ``ih * W + iw`` of each window's maximum, the first where several are equal."""
+    cdef Window g = window_of(window)
+    cdef Py_ssize_t n, c
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            with nogil:
+                _max_pool_indices(x[n, c], indices[n, c], g)
+            PyErr_CheckSignals()
+
+
+def max_pool_gradient(window, const floating[:, :, :, :] x, const floating[:, :, :, :] dy, bint all_ties, bint split,
+                      floating[:, :, :, :] dx):
+    """Add to dx each window's gradient, at its first maximum, or at (or shared among) all cells equal to it."""
+    cdef Window g = window_of(window)
+    cdef Py_ssize_t n, c
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            with nogil:
+                _max_pool_gradient(x[n, c], dy[n, c], all_ties, split, dx[n, c], g)
+            PyErr_CheckSignals()
+
+
+def avg_pool(window, const floating[:, :, :, :] x, const double[:] rows, const double[:] columns,
+             floating[:, :, :, :] y):
+    """Divide the sum of window (oh, ow) by ``rows[oh] * columns[ow]``, the number of cells that count."""
+    cdef Window g = window_of(window)
+    cdef Py_ssize_t n, c
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            with nogil:
+                _avg_pool(x[n, c], rows, columns, y[n, c], g)
+            PyErr_CheckSignals()
+
+
+def avg_pool_gradient(window, const floating[:, :, :, :] dy, const double[:] rows, const double[:] columns,
+                      floating[:, :, :, :] dx):
+    """Add to every cell of window (oh, ow) its share of the gradient."""
+    cdef Window g = window_of(window)
+    cdef Py_ssize_t n, c
+    for n in range(dy.shape[0]):
+        for c in range(dy.shape[1]):
+            with nogil:
+                _avg_pool_gradient(dy[n, c], rows, columns, dx[n, c], g)
+            PyErr_CheckSignals()
+
+
+cdef inline bint _same(floating a, floating b) noexcept nogil:
+    return a == b or (isnan(a) and isnan(b))
+
+
+cdef Py_ssize_t _argmax(const floating[:, :] x, Py_ssize_t top, Py_ssize_t left, Window g) noexcept nogil:
+    """Place of the window's first maximum, or of its first NaN."""
+    cdef Py_ssize_t kh, kw, ih, iw
+    cdef Py_ssize_t best_h = top + first_tap(g.h, top) * g.h.dilation
+    cdef Py_ssize_t best_w = left + first_tap(g.w, left) * g.w.dilation
+    cdef floating best = x[best_h, best_w]
+    for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
+        ih = top + kh * g.h.dilation
+        for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+            iw = left + kw * g.w.dilation
+            if x[ih, iw] > best or (isnan(x[ih, iw]) and not isnan(best)):
+                best = x[ih, iw]
+                best_h, best_w = ih, iw
+    return best_h * g.w.size + best_w
+
+
+cdef void _max_pool(const floating[:, :] x, floating[:, :] y, Window g) noexcept nogil:
+    cdef Py_ssize_t oh, ow, place
+    for oh in range(y.shape[0]):
+        for ow in range(y.shape[1]):
+            place = _argmax(x, start_of(g.h, oh), start_of(g.w, ow), g)
+            y[oh, ow] = x[place // g.w.size, place % g.w.size]
+
+
+cdef void _max_pool_indices(const floating[:, :] x, long long[:, :] indices, Window g) noexcept nogil:
+    cdef Py_ssize_t oh, ow
+    for oh in range(indices.shape[0]):
+        for ow in range(indices.shape[1]):
+            indices[oh, ow] = _argmax(x, start_of(g.h, oh), start_of(g.w, ow), g)
+
+
+cdef void _max_pool_gradient(const floating[:, :] x, const floating[:, :] dy, bint all_ties, bint split,
+                             floating[:, :] dx, Window g) noexcept nogil:
+    cdef Py_ssize_t oh, ow, kh, kw, top, left, place, ties
+    cdef floating best
+    for oh in range(dy.shape[0]):
+        top = start_of(g.h, oh)
+        for ow in range(dy.shape[1]):
+            left = start_of(g.w, ow)
+            place = _argmax(x, top, left, g)
+            if not all_ties:
+                dx[place // g.w.size, place % g.w.size] += dy[oh, ow]
+                continue
+            best = x[place // g.w.size, place % g.w.size]
+            ties = 0
+            for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
+                for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                    ties += _same(x[top + kh * g.h.dilation, left + kw * g.w.dilation], best)
+            for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
+                for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                    if _same(x[top + kh * g.h.dilation, left + kw * g.w.dilation], best):
+                        dx[top + kh * g.h.dilation, left + kw * g.w.dilation] += dy[oh, ow] / (ties if split else 1)
+
+
+cdef void _avg_pool(const floating[:, :] x, const double[:] rows, const double[:] columns, floating[:, :] y,
+                    Window g) noexcept nogil:
+    cdef Py_ssize_t oh, ow, kh, kw, top, left
+    cdef double total
+    for oh in range(y.shape[0]):
+        top = start_of(g.h, oh)
+        for ow in range(y.shape[1]):
+            left = start_of(g.w, ow)
+            total = 0
+            for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
+                for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                    total += x[top + kh * g.h.dilation, left + kw * g.w.dilation]
+            y[oh, ow] = <floating>(total / (rows[oh] * columns[ow]))
+
+
+cdef void _avg_pool_gradient(const floating[:, :] dy, const double[:] rows, const double[:] columns,
+                             floating[:, :] dx, Window g) noexcept nogil:
+    cdef Py_ssize_t oh, ow, kh, kw, top, left
+    cdef floating share
+    for oh in range(dy.shape[0]):
+        top = start_of(g.h, oh)
+        for ow in range(dy.shape[1]):
+            left = start_of(g.w, ow)
+            share = <floating>(dy[oh, ow] / (rows[oh] * columns[ow]))
+            for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
+                for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                    dx[top + kh * g.h.dilation, left + kw * g.w.dilation] += share
