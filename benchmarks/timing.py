@@ -1,0 +1,128 @@
+"""Fair timing of rivals: interleaved repetitions in one process, medians, equal thread counts.
+
+In every repetition each rival runs once, in an order shuffled anew, so that a slow spell of the
+machine, or the caches and spinning workers that one rival leaves to the next, fall on all of them
+alike. A rival much faster than a sample should last runs several times in a row instead of once.
+Needs threadpoolctl, to hold the BLAS behind NumPy to the same number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+from threadpoolctl import threadpool_limits
+
+import cnnfast
+from cnnfast.config import config
+
+Call = Callable[[], object]
+
+SAMPLE_SECONDS = 10e-3  # a sample lasts about so long: a cold first call is little of it
+WORKERS_SLEEP_SECONDS = 0.03  # OpenBLAS workers spin some 28 ms after a product, on others' cores
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How long to measure: at least ``least`` repetitions, then more until ``seconds`` are over."""
+
+    least: int
+    seconds: float
+    most: int = 100
+
+
+def settle_allocator() -> None:
+    """Take and free one large block, after which glibc keeps freed memory instead of returning it.
+
+    A process that has handled real data is in that state anyway; a fresh one pays page faults for
+    every temporary, or not, depending on which rival ran before.
+    """
+    np.empty(31 * 2**20, dtype=np.uint8)  # just below the 32 MiB at which glibc stops learning
+
+
+def once(call: Call) -> float:
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def interleaved(calls: Mapping[str, Call], rounds: Rounds, pause: float = 0.0) -> dict[str, float]:
+    """Median seconds per call of each rival; ``pause`` seconds of rest before every sample."""
+    names = list(calls)
+    shuffle = random.Random(0).shuffle
+    repeats = {name: math.ceil(SAMPLE_SECONDS / _estimate(calls[name])) for name in names}
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    start = time.perf_counter()
+    for turn in range(rounds.most):
+        if turn >= rounds.least and time.perf_counter() - start > rounds.seconds:
+            break
+        shuffle(names)
+        for name in names:
+            time.sleep(pause)
+            samples[name].append(_sample(calls[name], repeats[name]))
+    return {name: statistics.median(samples[name]) for name in calls}
+
+
+def _estimate(call: Call) -> float:
+    """Seconds of a second call, after a first one that pays for page faults and cold caches."""
+    first = once(call)
+    return first if first > SAMPLE_SECONDS else max(once(call), 1e-7)
+
+
+def _sample(call: Call, repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in itertools.repeat(None, repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Give cnnfast and every BLAS and OpenMP in the process the same number of threads."""
+    with cnnfast.num_threads(count), threadpool_limits(limits=count):
+        yield
+
+
+def pause_for(count: int) -> float:
+    """Seconds of rest before a sample, in which the workers of the rival before fall asleep."""
+    return WORKERS_SLEEP_SECONDS if count > 1 else 0.0
+
+
+def blas_peak(dtype: DTypeLike, size: int = 1024, seconds: float = 1.0) -> float:
+    """FLOP/s of one thread in a large matrix product: what Python can see of the FMA peak.
+
+    A good BLAS reaches 85 to 95 % of the peak of the multiply-add units, so a per cent of this
+    number is a little more than a per cent of that peak.
+    """
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, size, size)).astype(dtype)
+    out = np.empty_like(a)
+    with threads(1):
+        rounds = Rounds(least=5, seconds=seconds)
+        median = interleaved({"matmul": lambda: np.matmul(a, b, out=out)}, rounds)["matmul"]
+    return 2 * size**3 / median
+
+
+def machine() -> dict[str, str]:
+    """What the numbers are measured on, and with."""
+    return {"processor": processor(), "cores": str(os.cpu_count()), **config()}
+
+
+def processor() -> str:
+    """The processor's name; Linux keeps it in a file, others tell Python."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as info:
+        for line in info:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

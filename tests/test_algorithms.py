@@ -1,0 +1,124 @@
+"""The choice of an algorithm: plans, refusals, and the memory that a plan promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import pytest
+from cases import DTYPES, LAYOUTS, Case, Variant, variants
+from contract import forward
+
+import cnnfast
+from cnnfast import algorithms
+from cnnfast.algorithms import ALGORITHMS, POOL_ALGORITHMS
+
+NAMES = [each.name for each in ALGORITHMS]
+SHAPES = (8, 4, 12, 10), (6, 2, 3, 3)
+OVERHEAD = 64 * 2**10  # bytes of Python objects around a call
+
+
+def test_the_list_is_ordered_fastest_first() -> None:
+    known = ["winograd", "depthwise", "tiled", "im2col", "naive"]
+    assert [name for name in known if name in NAMES] == NAMES
+    assert POOL_ALGORITHMS[-1].name == "naive"
+
+
+def test_auto_takes_the_first_and_says_why_not_the_others() -> None:
+    plan = cnnfast.plan_conv2d(*SHAPES, groups=2)
+    assert plan.algorithm == NAMES[0]
+    assert list(plan.refusals) == NAMES[1:]
+    assert all(isinstance(reason, str) and reason for reason in plan.refusals.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_forced_algorithm_is_planned(name: str) -> None:
+    plan = cnnfast.plan_conv2d(*SHAPES, groups=2, algorithm=name)
+    assert plan.algorithm == name
+    assert set(plan.refusals) == set(NAMES) - {name}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_costs_by_hand(dtype: str, layout: str) -> None:
+    (n, c, h, w), weights = SHAPES
+    x_shape = (n, h, w, c) if layout == "NHWC" else (n, c, h, w)
+    plan = cnnfast.plan_conv2d(x_shape, weights, dtype=dtype, groups=2, layout=layout)
+    assert plan.flops == 2 * 8 * (6 * 10 * 8) * (2 * 3 * 3)
+    numbers = 8 * 4 * 12 * 10 + 6 * 2 * 3 * 3 + 8 * 6 * 10 * 8
+    assert plan.bytes == numbers * np.dtype(dtype).itemsize
+
+
+@pytest.mark.parametrize("variant", variants(("conv2d",), "plain", "typical"), ids=str)
+def test_auto_computes_as_planned(variant: Variant) -> None:
+    *arrays, _ = variant.inputs("uniform").values()
+    options = {k: v for k, v in variant.options.items() if k != "activation"}
+    chosen = cnnfast.plan_conv2d(
+        arrays[0].shape, arrays[1].shape, **options | {"algorithm": "auto"}
+    )
+    auto, planned = (
+        cnnfast.conv2d(*arrays, **options | {"algorithm": name})
+        for name in ("auto", chosen.algorithm)
+    )
+    np.testing.assert_array_equal(auto, planned)
+
+
+def test_plans_are_immutable() -> None:
+    plan = cnnfast.plan_conv2d(*SHAPES, groups=2)
+    with pytest.raises(AttributeError):
+        plan.algorithm = "naive"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("images", [1, 64, 10**6])
+def test_workspace_is_bounded_whatever_the_batch(name: str, images: int) -> None:
+    plan = cnnfast.plan_conv2d((images, 64, 56, 56), (64, 64, 3, 3), padding=1, algorithm=name)
+    assert 0 <= plan.workspace_bytes <= 64 * 2**20
+
+
+MEMORY = Case("conv2d", "memory", {"x": (40, 8, 40, 40), "w": (3, 8, 3, 3)}, {"padding": 1})
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_calls_take_no_more_memory_than_planned(name: str, layout: str) -> None:
+    variant = Variant(MEMORY, "float32", layout, name)
+    inputs = variant.inputs()
+    x, w, dy = inputs.values()
+    plan = cnnfast.plan_conv2d(x.shape, w.shape, **variant.options)
+    _, cache = forward(cnnfast, variant, inputs)
+    out = np.empty_like(dy)
+    peaks = []
+    tracemalloc.start()
+    for call in (
+        lambda: cnnfast.conv2d(x, w, **variant.options, out=out),
+        lambda: cnnfast.conv2d_backward(dy, cache),
+    ):
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        call()
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    tracemalloc.stop()
+    results = 0, x.nbytes + w.nbytes
+    for peak, result in zip(peaks, results, strict=True):
+        assert peak <= plan.workspace_bytes + result + OVERHEAD
+
+
+@pytest.mark.parametrize("function", ["conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d"])
+def test_a_refusal_is_an_error_when_forced_and_passed_over_by_auto(
+    function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An algorithm that refuses everything, put first in the list under another name."""
+    shelf = "ALGORITHMS" if function.startswith("conv") else "POOL_ALGORITHMS"
+    able = getattr(algorithms, shelf)
+    unable = dataclasses.replace(able[0], name="unable", why_not=lambda problem: "no day for it")
+    monkeypatch.setattr(algorithms, shelf, (unable, *able))
+    variant = variants((function,), "typical")[0]
+    *arrays, _ = variant.inputs().values()
+    call = getattr(cnnfast, function)
+    want = call(*arrays, **variant.options | {"algorithm": able[0].name})
+    options = {k: v for k, v in variant.options.items() if k != "algorithm"}
+    np.testing.assert_array_equal(call(*arrays, **options, out=np.empty_like(want)), want)
+    with pytest.raises(ValueError, match=r"'unable'.*no day for it"):
+        call(*arrays, **options, algorithm="unable")

@@ -1,0 +1,156 @@
+"""The benchmarks: a sane table of layers, rivals that compute the right thing, scripts that run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import cnnfast
+from cnnfast import reference
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))  # the scripts find each other by plain name, as when run
+
+layers = importlib.import_module("layers")
+python_loops = importlib.import_module("python_loops")
+cs231n_manner = importlib.import_module("cs231n_manner")
+
+ALL = [*layers.CONVS, *layers.POOLS]
+POOL_FUNCTIONS = {"max": cnnfast.max_pool2d, "avg": cnnfast.avg_pool2d}
+TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
+SMALL = [  # N, C, H, W, F, KH, KW, stride, padding
+    layers.Layer("plain", 2, 3, 5, 6, 4, 3, 3),
+    layers.Layer("padded", 2, 3, 5, 5, 2, 3, 3, padding=1),
+    layers.Layer("strided", 3, 2, 7, 9, 3, 3, 3, stride=2, padding=1),
+    layers.Layer("rest-of-stride", 1, 2, 6, 8, 3, 3, 3, stride=2),
+    layers.Layer("rectangular", 2, 2, 5, 6, 3, 2, 4, padding=2),
+    layers.Layer("one-cell", 1, 1, 1, 1, 1, 1, 1),
+]
+
+
+def name_of(layer):
+    return layer.name
+
+
+def test_names_are_unique():
+    names = [layer.name for layer in ALL]
+    assert len(set(names)) == len(names)
+    assert all(layer.source for layer in ALL)
+
+
+def test_core_spans_eight_layers():
+    assert len(layers.CORE) == 8
+
+
+@pytest.mark.parametrize("layer", layers.CONVS, ids=name_of)
+def test_convolutions_agree_with_the_plan(layer):
+    plan = cnnfast.plan_conv2d(layer.x_shape, layer.w_shape, **layer.options)
+    assert plan.flops == layer.flops
+    assert plan.bytes == 4 * sum(map(np.prod, (layer.x_shape, layer.w_shape, layer.y_shape)))
+
+
+@pytest.mark.parametrize("pool", layers.POOLS, ids=name_of)
+def test_pools_agree_with_the_library(pool):
+    x = np.zeros((1, 1, *pool.x_shape[2:]), np.float32)
+    y = POOL_FUNCTIONS[pool.kind](x, pool.kernel, **pool.options)
+    assert y.shape[2:] == pool.y_shape[2:]
+
+
+def test_made_arrays_have_the_shapes_of_the_table():
+    rng = np.random.default_rng(0)
+    for layer in SMALL:
+        x, w, b, dy = layers.make(layer, "float32", rng)
+        assert (x.shape, w.shape, b.shape) == (layer.x_shape, layer.w_shape, (layer.F,))
+        assert dy.shape == reference.conv2d(x, w, b, **layer.options).shape
+        assert layers.as_layout(x, "NHWC").shape == tuple(np.array(x.shape)[[0, 2, 3, 1]])
+    pool = layers.Pool("pool", 2, 3, 6, 6, kernel=2, stride=2)
+    assert layers.make_pool(pool, "float64", rng).dy.shape == (2, 3, 3, 3)
+
+
+def test_select_finds_by_regular_expression():
+    assert layers.select(layers.CONVS, None) == list(layers.CONVS)
+    found = layers.select(layers.COURSE, "^lenet-conv[12]$")
+    assert [layer.name for layer in found] == ["lenet-conv1", "lenet-conv2"]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("layer", SMALL, ids=name_of)
+@pytest.mark.parametrize("rival", [python_loops, cs231n_manner], ids=lambda module: module.__name__)
+def test_convolution_rivals_equal_the_reference(rival, layer, dtype):
+    x, w, b, dy = layers.make(layer, dtype, np.random.default_rng(1))
+    y, cache = rival.conv_forward(x, w, b, layer.stride, layer.padding)
+    expected_y, expected_cache = reference.conv2d_forward(x, w, b, **layer.options)
+    results = (y, *rival.conv_backward(dy, cache))
+    expected = (expected_y, *reference.conv2d_backward(dy, expected_cache))
+    for got, want in zip(results, expected, strict=True):
+        assert got.dtype == np.dtype(dtype)
+        assert_allclose(got, want, rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (3, 1), (1, 1)])
+def test_pool_loops_equal_the_reference(kernel, stride):
+    pool = layers.Pool("pool", 2, 3, 7, 8, kernel, stride)
+    x, dy = layers.make_pool(pool, "float64", np.random.default_rng(2))
+    x = x.round()  # so that there are ties
+    y, cache = python_loops.max_pool_forward(x, kernel, stride)
+    expected_y, expected_cache = reference.max_pool2d_forward(x, kernel, stride=stride)
+    assert_allclose(y, expected_y, rtol=0, atol=0)
+    dx = python_loops.max_pool_backward(dy, cache)
+    assert_allclose(dx, reference.max_pool2d_backward(dy, expected_cache), rtol=0, atol=1e-12)
+
+
+def run(script, *arguments):
+    command = [sys.executable, BENCHMARKS / script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_naive_vs_fast_leaves_table_picture_and_numbers(tmp_path):
+    for module in ("matplotlib", "mlxtend", "rich", "threadpoolctl"):  # the extra "bench"
+        pytest.importorskip(module)
+    out = tmp_path / "results"
+    done = run("naive_vs_fast.py", "--quick", "--layers", "deeplearning|pool", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "deeplearning-ai" in done.stdout
+    assert (out / "naive_vs_fast.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((out / "naive_vs_fast.json").read_text(encoding="utf-8"))
+    assert record["settings"] == {"quick": True, "dtype": "float64", "threads": 1}
+    results = {(r["layer"], r["direction"], r["way"]): r for r in record["results"]}
+    ways = ["Python loops", "reference", "CS231n's manner", "auto"]
+    ways += [algorithm.name for algorithm in cnnfast.algorithms.ALGORITHMS]
+    for way in ways:
+        for direction in ("forward", "backward"):
+            result = results["deeplearning-ai", direction, way]
+            assert result["seconds"] > 0
+            assert result["speedup"] > 0
+            assert result["difference"] < 1e-12
+            assert 1 <= result["images"] <= result["batch"] == 10
+    assert results["cs231n-pool", "backward", "auto"]["difference"] == 0
+
+
+def test_naive_vs_fast_names_the_layers_when_none_fits(tmp_path):
+    for module in ("matplotlib", "mlxtend", "rich", "threadpoolctl"):
+        pytest.importorskip(module)
+    done = run("naive_vs_fast.py", "--layers", "no-such-layer", "--out", tmp_path)
+    assert done.returncode == 1
+    assert "cs231n-fast" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_peers_runs_with_whoever_is_installed(tmp_path):
+    for module in ("rich", "threadpoolctl"):
+        pytest.importorskip(module)
+    numbers = tmp_path / "peers.json"
+    options = ("--layers", "deeplearning", "--seconds", "0.1", "--backward", "--json", numbers)
+    done = run("peers.py", *options)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(numbers.read_text(encoding="utf-8"))["results"]
+    assert result["layer"] == "deeplearning-ai"
+    assert result["seconds"]["cnnfast"] > 0
+    assert set(result["ratios"]) == set(result["seconds"]) - {"cnnfast"}

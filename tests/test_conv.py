@@ -1,0 +1,92 @@
+"""conv2d: the shared contract, and numbers written out by hand."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from cases import DTYPES, LAYOUTS, Variant, algorithms_of, conv
+from contract import Products, run
+
+import cnnfast
+
+MANY_IMAGES = [  # columns, and a dy to be masked, of more bytes than a call may hold
+    Variant(case, *choices)
+    for case in (
+        conv("many-columns", (30, 16, 48, 48), (2, 16, 3, 3), padding=1),
+        conv("many-masked", (32, 1, 48, 48), (64, 1, 1, 1), activation="relu"),
+    )
+    for choices in itertools.product(DTYPES, LAYOUTS, algorithms_of("conv2d"))
+]
+
+
+class TestConv(Products):
+    functions = ("conv2d",)
+
+
+def test_numbers_by_hand() -> None:
+    x = np.arange(1.0, 10).reshape(1, 1, 3, 3)
+    w = np.array([[[[1.0, 2], [3, 4]]]])
+    y, cache = cnnfast.conv2d_forward(x, w, np.array([10.0]))
+    np.testing.assert_array_equal(y, [[[[47, 57], [77, 87]]]])
+    dx, dw, db = cnnfast.conv2d_backward(np.array([[[[1.0, 0], [0, -1]]]]), cache)
+    np.testing.assert_array_equal(dx, [[[[1, 2, 0], [3, 3, -2], [0, -3, -4]]]])
+    np.testing.assert_array_equal(dw, [[[[-4, -4], [-4, -4]]]])
+    np.testing.assert_array_equal(db, [0])
+
+
+def test_same_padding_puts_the_odd_cell_last() -> None:
+    x = np.ones((1, 1, 1, 3))
+    y = cnnfast.conv2d(x, np.ones((1, 1, 1, 2)), padding="same")
+    np.testing.assert_array_equal(y, [[[[2, 2, 1]]]])
+
+
+def test_relu_lets_nan_pass_and_has_no_negative_zero() -> None:
+    x = np.array([np.nan, -1.0, -0.0, 2.0]).reshape(1, 1, 1, 4)
+    y, cache = cnnfast.conv2d_forward(x, np.ones((1, 1, 1, 1)), activation="relu")
+    np.testing.assert_array_equal(y.ravel(), [np.nan, 0, 0, 2])
+    assert not np.signbit(y[..., 1:]).any()
+    dx, _, _ = cnnfast.conv2d_backward(np.ones_like(y), cache)
+    np.testing.assert_array_equal(dx.ravel(), [1, 0, 0, 1])
+
+
+@pytest.mark.parametrize("algorithm", algorithms_of("conv2d"))
+def test_infinity_times_a_zero_weight_is_nan(algorithm: str) -> None:
+    x = np.array([np.inf, 1.0]).reshape(1, 1, 1, 2)
+    with np.errstate(invalid="ignore"):
+        y = cnnfast.conv2d(x, np.zeros((1, 1, 1, 1)), algorithm=algorithm)
+    np.testing.assert_array_equal(y.ravel(), [np.nan, 0])
+
+
+@pytest.mark.parametrize("variant", MANY_IMAGES, ids=str)
+def test_a_batch_is_its_images_one_after_another(variant: Variant) -> None:
+    """The batch is so large that bounded memory forces it into parts."""
+    inputs = variant.inputs()
+    whole = run(cnnfast, variant, inputs)
+    halves = [
+        run(cnnfast, variant, inputs | {"x": inputs["x"][part], "dy": inputs["dy"][part]})
+        for part in (slice(0, 11), slice(11, None))
+    ]
+    for name, array in whole.items():
+        parts = [half[name] for half in halves]
+        joined = sum(parts) if name in ("dw", "db") else np.concatenate(parts)
+        np.testing.assert_array_equal(array, joined, name)
+
+
+def test_lists_and_whatever_numpy_reads_as_floats() -> None:
+    y = cnnfast.conv2d([[[[1.0, 2.0]]]], [[[[3.0]]]], [1.0])
+    np.testing.assert_array_equal(y, [[[[4, 7]]]])
+    assert y.dtype == np.float64
+
+
+def test_options_are_any_index() -> None:
+    class Two:
+        def __index__(self) -> int:
+            return 2
+
+    x, w = np.ones((1, 2, 5, 5)), np.ones((2, 1, 1, 1))
+    want = cnnfast.conv2d(x, w, stride=2, padding=2, dilation=2, groups=2)
+    for two in (np.int64(2), np.uint8(2), Two()):
+        got = cnnfast.conv2d(x, w, stride=two, padding=two, dilation=[two, two], groups=two)
+        np.testing.assert_array_equal(got, want)

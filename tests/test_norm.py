@@ -1,0 +1,76 @@
+"""batch_norm2d and group_norm: the shared contract, running statistics, and hard data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from awkward import ANY_STRIDES
+from cases import DTYPES, LAYOUTS, Arrays, Case
+from contract import Contract, largest
+
+import cnnfast
+
+
+class TestNorm(Contract):
+    functions = ("batch_norm2d", "group_norm")
+    never_special = ("gamma",)  # Inf times a mean, or the mean of Infs: both are the formula of dx
+
+    def bound(self, case: Case, inputs: Arrays, name: str, want: np.ndarray) -> float:
+        """Return what the largest number may be wrong by; in float64 the reference errs too."""
+        relative = 5e-6 if name in ("dgamma", "dbeta") else 6e-7
+        relative = relative if want.dtype == np.float32 else 1e-14
+        return relative * max(largest(want), largest(inputs["dy"]), largest(inputs["gamma"]))
+
+
+def test_running_statistics_by_hand() -> None:
+    x = np.array([1.0, 3, 5, 7]).reshape(2, 1, 1, 2)  # mean 4, biased variance 5, unbiased 20 / 3
+    mean, variance = np.array([10.0]), np.array([3.0])
+    y, _ = cnnfast.batch_norm2d_forward(x, np.ones(1), np.zeros(1), mean, variance, momentum=0.25)
+    np.testing.assert_allclose(mean, [0.75 * 10 + 0.25 * 4], rtol=1e-15)
+    np.testing.assert_allclose(variance, [0.75 * 3 + 0.25 * 20 / 3], rtol=1e-15)
+    np.testing.assert_allclose(y.ravel(), np.array([-3, -1, 1, 3]) / np.sqrt(5 + 1e-5), rtol=1e-14)
+
+
+def test_inference_by_hand() -> None:
+    x = np.array([1.0, 3]).reshape(1, 2, 1, 1)
+    vectors = ([2.0, 10], [0.0, 1], [0.0, 1], [4.0, 16])  # gamma, beta, mean, variance
+    y = cnnfast.batch_norm2d(x, *map(np.array, vectors), eps=0.25)
+    np.testing.assert_allclose(y.ravel(), [2 / np.sqrt(4.25), 20 / np.sqrt(16.25) + 1], rtol=1e-15)
+
+
+def test_groups_by_hand() -> None:
+    x = np.array([1.0, 3, 10, 30]).reshape(1, 4, 1, 1)
+    y = cnnfast.group_norm(x, np.ones(4), np.arange(4.0), 2, eps=1e-12)
+    np.testing.assert_allclose(y.ravel(), [-1, 2, 1, 4], rtol=1e-10)
+
+
+@pytest.mark.parametrize("memory", ANY_STRIDES)
+def test_running_statistics_of_any_strides_are_updated_in_place(memory: str) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (3, 4, 5, 6))
+    plain = [np.zeros(4), np.ones(4)]
+    awkward = [ANY_STRIDES[memory](array) for array in plain]
+    for statistics in (plain, awkward):
+        cnnfast.batch_norm2d_forward(x, np.ones(4), np.zeros(4), *statistics)
+    np.testing.assert_array_equal(awkward, plain)
+    assert plain[0].all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_empty_batch_passes_inference(dtype: str, layout: str) -> None:
+    vectors = [np.ones(2, dtype)] * 4
+    x = np.ones((0, 2, 2, 2), dtype)
+    assert cnnfast.batch_norm2d(x, *vectors, layout=layout).shape == x.shape
+
+
+@pytest.mark.parametrize("function", ["batch_norm2d_forward", "group_norm_forward"])
+def test_hard_data(function: str) -> None:
+    """A constant channel has variance 0; a variance of 1 must not drown in a mean of 1e8."""
+    groups = (1,) if function == "group_norm_forward" else ()
+    ones, zeros = np.ones(1, np.float32), np.zeros(1, np.float32)
+    normalise = getattr(cnnfast, function)
+    y, _ = normalise(np.full((2, 1, 3, 3), 7, np.float32), ones, zeros, *groups)
+    np.testing.assert_array_equal(y, np.zeros_like(y))
+    x = 1e8 + 8 * np.random.default_rng(0).integers(-2, 3, (1, 1, 16, 16))
+    y, _ = normalise(x.astype(np.float32), ones, zeros, *groups)
+    np.testing.assert_allclose(y, (x - x.mean()) / x.std(), rtol=1e-5, atol=1e-5)
