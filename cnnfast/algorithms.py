@@ -1,17 +1,12 @@
 """The ordered list of algorithms, fastest first, and the choice among them.
 
 A choice is a pure function of the problem: the first algorithm of the list that can do it, or the
-one asked for, which never falls back silently. Each algorithm is one compiled module with three
-functions around one convolution ``y = x * w``, all on views in the order N, C, H, W:
+one asked for, which never falls back silently. Each algorithm is one compiled module with two
+functions around one convolution ``y = x * w``, on views in the order N, C, H, W:
 
-=================  ===========================================
-======================================= function           computes
-used by =================  ===========================================
-======================================= forward            y[...] = relu(x * w + b)
-conv2d; dx of conv_transpose2d input_gradient     dx[...] = relu(the sum that w scatters + b)  dx of
-conv2d; conv_transpose2d weight_gradient    dw += what x and dy have in common           dw of both
-=================  ===========================================
-=======================================
+- ``forward(conv, x, w, b, relu, y)`` computes ``y = relu(x * w + b)``;
+- ``gradients(conv, x, w, dy, dx, dw, db)`` adds to dx, dw and db, or those of them that are not
+  None, what dy contributes. With only dx it is the transposed convolution.
 """
 
 from __future__ import annotations
@@ -21,14 +16,28 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import SupportsIndex, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from . import _im2col, _naive, geometry
 from .arrays import DTYPES, LAYOUTS, FloatArray, check_choice
 from .geometry import Convolution, IntPair, Padding
 
-Product: TypeAlias = Callable[
+Forward: TypeAlias = Callable[
     [Convolution, FloatArray, FloatArray, FloatArray, bool, FloatArray], None
 ]
-WeightGradient: TypeAlias = Callable[[Convolution, FloatArray, FloatArray, FloatArray], None]
+Gradients: TypeAlias = Callable[
+    [
+        Convolution,
+        FloatArray | None,  # x, which dw needs
+        FloatArray | None,  # w, which dx needs
+        FloatArray,
+        FloatArray | None,
+        FloatArray | None,
+        npt.NDArray[np.float64] | None,
+    ],
+    None,
+]
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,8 @@ class Algorithm:
     name: str
     why_not: Callable[[Convolution], str | None]  # None: it can do this problem
     workspace_bytes: Callable[[Convolution], int]
-    forward: Product
-    input_gradient: Product
-    weight_gradient: WeightGradient
+    forward: Forward
+    gradients: Gradients
 
 
 @dataclass(frozen=True)
@@ -60,22 +68,8 @@ def _nothing(conv: Convolution) -> int:
 
 
 ALGORITHMS = (
-    Algorithm(
-        "im2col",
-        _always,
-        _im2col.workspace_bytes,
-        _im2col.forward,
-        _im2col.input_gradient,
-        _im2col.weight_gradient,
-    ),
-    Algorithm(
-        "naive",
-        _always,
-        _nothing,
-        _naive.forward,
-        _naive.input_gradient,
-        _naive.weight_gradient,
-    ),
+    Algorithm("im2col", _always, _im2col.workspace_bytes, _im2col.forward, _im2col.gradients),
+    Algorithm("naive", _always, _nothing, _naive.forward, _naive.gradients),
 )
 
 POOL_ALGORITHMS = (PoolAlgorithm("naive", _always),)

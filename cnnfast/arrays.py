@@ -8,13 +8,15 @@ value and what is needed.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 FloatDtype: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
+
+AnyArray = TypeVar("AnyArray", FloatArray, FloatArray | None, npt.NDArray[np.int64])
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 LAYOUTS = ("NCHW", "NHWC")
@@ -144,9 +146,9 @@ def check_needs(needs: str) -> None:
         raise ValueError(f"needs must consist of the letters x, w and b, got {needs!r}")
 
 
-def nchw(array: FloatArray, layout: str) -> FloatArray:
-    """Return the array seen as (N, C, H, W), whatever its layout; no copy."""
-    return array.transpose(0, 3, 1, 2) if layout == "NHWC" else array
+def nchw(array: AnyArray, layout: str) -> AnyArray:
+    """Return the array (or None) seen as (N, C, H, W), whatever its layout; no copy."""
+    return array.transpose(0, 3, 1, 2) if array is not None and layout == "NHWC" else array
 
 
 def _overlaps_itself(array: np.ndarray) -> bool:

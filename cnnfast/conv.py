@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _naive, geometry
-from .algorithms import Algorithm, Product, WeightGradient, select
+from .algorithms import Algorithm, select
 from .arrays import (
     LAYOUTS,
     FloatArray,
@@ -216,15 +216,13 @@ def conv2d_backward(
     True
     """
     _check_cache(cache, Conv2dCache, "conv2d_forward")
-    algorithm = cache.algorithm
-    return _gradients(
-        dy,
-        cache,
-        needs,
-        cache.conv.output_shape,
-        algorithm.input_gradient,
-        algorithm.weight_gradient,
-    )
+    x, w, conv = cache.x, cache.w, cache.conv
+    dy, dx, dw, db = _gradient_arrays(dy, cache, conv.output_shape, needs)
+    x_nchw, dx_nchw = nchw(x, conv.layout), nchw(dx, conv.layout)
+    for images, part in _through_activation(dy, cache):
+        dx_part = None if dx_nchw is None else dx_nchw[images]
+        cache.algorithm.gradients(conv, x_nchw[images], w, part, dx_part, dw, db)
+    return dx, dw, None if db is None else db.astype(x.dtype)
 
 
 def conv_transpose2d(
@@ -357,12 +355,18 @@ def conv_transpose2d_backward(
         For a dy or cache that does not fit.
     """
     _check_cache(cache, ConvTranspose2dCache, "conv_transpose2d_forward")
-    algorithm = cache.algorithm
-
-    def weight_gradient(conv: Convolution, x: FloatArray, dy: FloatArray, dw: FloatArray) -> None:
-        algorithm.weight_gradient(conv, dy, x, dw)
-
-    return _gradients(dy, cache, needs, cache.conv.image_shape, algorithm.forward, weight_gradient)
+    x, w, conv = cache.x, cache.w, cache.conv
+    dy, dx, dw, db = _gradient_arrays(dy, cache, conv.image_shape, needs)
+    x_nchw, dx_nchw = nchw(x, conv.layout), nchw(dx, conv.layout)
+    no_bias = np.zeros(conv.F, x.dtype)
+    for images, part in _through_activation(dy, cache):
+        if dx_nchw is not None:
+            cache.algorithm.forward(conv, part, w, no_bias, False, dx_nchw[images])
+        if dw is not None:
+            cache.algorithm.gradients(conv, part, None, x_nchw[images], None, dw, None)
+        if db is not None:
+            _naive.add_bias_gradient(part, db)
+    return dx, dw, None if db is None else db.astype(x.dtype)
 
 
 def _convolve(
@@ -395,7 +399,11 @@ def _convolve_transposed(
     b = None if b is None else parameter("b", b, (conv.C,), x)
     y = result(out, conv.image_shape, x.dtype, x=x, w=w, b=b)
     bias = np.zeros(conv.C, x.dtype) if b is None else b
-    chosen.input_gradient(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
+    y_nchw = nchw(y, conv.layout)
+    _naive.fill(bias, y_nchw)
+    chosen.gradients(conv, None, w, nchw(x, conv.layout), y_nchw, None, None)
+    if relu:
+        _naive.rectify(y_nchw)
     return y, ConvTranspose2dCache(x, w, b, y if relu else None, conv, chosen)
 
 
@@ -414,36 +422,23 @@ def _operands(
     return x, w, activation == "relu"
 
 
-def _gradients(
-    dy: npt.ArrayLike,
-    cache: _Cache,
-    needs: str,
-    dy_shape: tuple[int, ...],
-    input_gradient: Product,
-    weight_gradient: WeightGradient,
-) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
-    """Return what ``needs`` names of dx, dw and db."""
+def _gradient_arrays(
+    dy: npt.ArrayLike, cache: _Cache, dy_shape: tuple[int, ...], needs: str
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None, npt.NDArray[np.float64] | None]:
+    """Return dy as a float array, and zeros for what ``needs`` names of dx, dw and db."""
     check_needs(needs)
-    x, w, conv = cache.x, cache.w, cache.conv
-    dy = gradient(dy, dy_shape, x.dtype)
-    y = None if cache.y is None else nchw(cache.y, conv.layout)
-    dy, x_nchw = nchw(dy, conv.layout), nchw(x, conv.layout)
-    dx = np.empty(x.shape, x.dtype) if "x" in needs else None
-    dw = np.zeros(w.shape, w.dtype) if "w" in needs else None
-    db = np.zeros(dy.shape[1]) if "b" in needs and cache.b is not None else None
-    for images, part in _through_activation(dy, y):
-        if dx is not None:
-            no_bias = np.zeros(x_nchw.shape[1], x.dtype)
-            input_gradient(conv, part, w, no_bias, False, nchw(dx, conv.layout)[images])
-        if dw is not None:
-            weight_gradient(conv, x_nchw[images], part, dw)
-        if db is not None:
-            _naive.bias_gradient(part, db)
-    return dx, dw, None if db is None else db.astype(x.dtype)
+    x, w, b = cache.x, cache.w, cache.b
+    return (
+        gradient(dy, dy_shape, x.dtype),
+        np.zeros(x.shape, x.dtype) if "x" in needs else None,
+        np.zeros(w.shape, w.dtype) if "w" in needs else None,
+        np.zeros(b.shape) if "b" in needs and b is not None else None,
+    )
 
 
-def _through_activation(dy: FloatArray, y: FloatArray | None) -> Iterator[tuple[slice, FloatArray]]:
-    """Yield dy, or a few images at a time of dy with 0 where ReLU cut y off."""
+def _through_activation(dy: FloatArray, cache: _Cache) -> Iterator[tuple[slice, FloatArray]]:
+    """Yield dy, or a few images at a time of dy with 0 where ReLU cut y off; as N, C, H, W."""
+    dy, y = nchw(dy, cache.conv.layout), nchw(cache.y, cache.conv.layout)
     if y is None or not len(dy):
         yield slice(None), dy
         return

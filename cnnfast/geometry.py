@@ -126,7 +126,7 @@ def pair(name: str, value: object, least: int) -> tuple[int, int]:
         number = _checked(name, value, _index(name, value, "an int or a pair of ints"), least)
         return number, number
     if len(value) != 2:
-        raise ValueError(f"{name} must have 1 or 2 entries, got {len(value)}: {value!r}")
+        raise ValueError(f"{name} must have 2 entries, got {len(value)}: {value!r}")
     height, width = (_index(name, entry, "an int or a pair of ints") for entry in value)
     return _checked(name, value, height, least), _checked(name, value, width, least)
 
@@ -142,7 +142,7 @@ def paddings(value: object) -> str | tuple[Sides, Sides]:
     if not isinstance(value, (tuple, list)):
         value = (value, value)
     if len(value) != 2:
-        raise ValueError(f"padding must have 1 or 2 entries, got {len(value)}: {value!r}")
+        raise ValueError(f"padding must have 2 entries, got {len(value)}: {value!r}")
     vertical, horizontal = (pair("padding", entry, 0) for entry in value)
     return vertical, horizontal
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy.typing as npt
 
-from .arrays import FloatArray, check_shape, float_array, readable
+from .arrays import FloatArray, check_shape, check_writable, float_array, readable
 from .conv import Conv2dCache, conv2d, conv2d_backward, conv2d_forward
 
 
@@ -63,10 +63,10 @@ def linear(
     x, w = _operands(x, w)
     image_out = None
     if out is not None:
-        check_shape("out", readable("out", out), (len(x), len(w)))
+        check_writable("out", out, (len(x), len(w)), x.dtype)
         image_out = _pixels(out)
     y = conv2d(_pixels(x), _taps(w), b, layout="NHWC", activation=activation, out=image_out)
-    return y[0, 0] if out is None else out
+    return y.reshape(len(x), len(w)) if out is None else out
 
 
 def linear_forward(
@@ -92,7 +92,7 @@ def linear_forward(
     """
     x, w = _operands(x, w)
     y, cache = conv2d_forward(_pixels(x), _taps(w), b, layout="NHWC", activation=activation)
-    return y[0, 0], LinearCache(x, w, cache)
+    return y.reshape(len(x), len(w)), LinearCache(x, w, cache)
 
 
 def linear_backward(
@@ -119,7 +119,11 @@ def linear_backward(
     dy = readable("dy", dy)
     check_shape("dy", dy, (len(cache.x), len(cache.w)))
     dx, dw, db = conv2d_backward(_pixels(dy), cache.conv, needs=needs)
-    return None if dx is None else dx[0, 0], None if dw is None else dw[:, :, 0, 0], db
+    return (
+        None if dx is None else dx.reshape(cache.x.shape),
+        None if dw is None else dw.reshape(cache.w.shape),
+        db,
+    )
 
 
 def _operands(x: npt.ArrayLike, w: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -132,8 +136,8 @@ def _operands(x: npt.ArrayLike, w: npt.ArrayLike) -> tuple[FloatArray, FloatArra
 
 
 def _pixels(rows: FloatArray) -> FloatArray:
-    """Rows as the pixels of one image, in NHWC."""
-    return rows[None, None]
+    """Rows as the pixels of one image, in NHWC; without rows, no image."""
+    return rows[None, None] if len(rows) else rows[:, None, None]
 
 
 def _taps(w: FloatArray) -> FloatArray:

@@ -35,7 +35,7 @@ PlaneArray: TypeAlias = npt.NDArray[np.float64]  # (N, C), a number for each pla
 
 @dataclass(frozen=True, eq=False)
 class NormCache:
-    """What a forward pass leaves for its backward pass; x and gamma are the caller's, not copies."""
+    """What a forward pass leaves for its backward; x and gamma are the caller's, not copies."""
 
     x: FloatArray
     gamma: FloatArray
@@ -153,7 +153,11 @@ def batch_norm2d_forward(
     count = x.size // gamma.size
     if count == 0:
         raise ValueError(f"x must have at least one value per channel, got shape {x.shape}")
-    _check_running(x, count, running_mean, running_var)
+    _check_running(x, gamma.shape, running_mean, running_var)
+    if count == 1 and running_var is not None:
+        raise ValueError(
+            f"running_var needs at least two values per channel, got x of shape {x.shape}"
+        )
     mean, var = _statistics(x, layout, None)
     if running_mean is not None and running_var is not None:
         running_mean += momentum * (mean[0] - running_mean)
@@ -315,7 +319,10 @@ def _check_real(name: str, value: float) -> None:
 
 
 def _check_running(
-    x: FloatArray, count: int, mean: FloatArray | None, var: FloatArray | None
+    x: FloatArray,
+    channels: tuple[int, ...],
+    mean: FloatArray | None,
+    var: FloatArray | None,
 ) -> None:
     """ValueError or TypeError unless the running statistics can be updated, or there are none."""
     if (mean is None) != (var is None):
@@ -323,7 +330,6 @@ def _check_running(
         raise ValueError(f"running_mean and running_var come together, but {missing} is None")
     if mean is None or var is None:
         return
-    channels = mean.shape
     for name, array in (("running_mean", mean), ("running_var", var)):
         parameter(name, array, channels, x)
         check_writable(name, array, channels, x.dtype)
@@ -331,10 +337,6 @@ def _check_running(
             raise ValueError(f"{name} must not overlap x: pass another array")
     if overlap(mean, var):
         raise ValueError("running_mean must not overlap running_var: pass another array")
-    if count == 1:
-        raise ValueError(
-            f"running_var needs at least two values per channel, got x of shape {x.shape}"
-        )
 
 
 def _planes(x: FloatArray, layout: str) -> tuple[int, int]:

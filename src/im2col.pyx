@@ -11,6 +11,8 @@ Each window becomes a column, each of its taps a row, and padding becomes zeros:
     weight gradient  dw   (F, C*KH*KW) = dy (F, N*OH*OW) @ cols.T
     input gradient   dcols             = w.T @ dy, and col2im adds each column back to the cells it came from
 
+Both gradients are made in one pass over dy, which is what they have in common.
+
 The columns are up to KH*KW times larger than x, so no product sees all of them: each works on a block of windows,
 several whole images where they are small, rows of one image where they are large. A block has the columns of a
 problem with another padding, so the two kernels at the end need not know of blocks.
@@ -23,6 +25,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from libc.string cimport memcpy
 
+from itertools import product
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +35,9 @@ from geometry cimport Window, end_window, first_window, start_of, window_of
 
 from cnnfast import _naive
 
-BLOCK_BYTES = 4 * 2**20  # columns and product of a block: small enough for a cache, large enough for BLAS
+BLOCK_BYTES = 512 * 2**10  # columns and product of a block: half of a second-level cache
+BLOCK_WINDOWS = 256  # but not fewer, or BLAS reads the weights more often than the columns
+MOST_BYTES = 32 * 2**20  # and never more memory than this
 
 
 def forward(conv, x, w, b, bint relu, y):
@@ -49,34 +55,33 @@ def forward(conv, x, w, b, bint relu, y):
         PyErr_CheckSignals()
 
 
-def input_gradient(conv, dy, w, b, bint relu, dx):
-    """Compute ``dx = relu(what dy scatters through w + b)``."""
-    w_gkf = _as_matrices(w, conv.groups).transpose(0, 2, 1)
-    _naive.fill(b, dx)
-    for block in _blocks(conv, dy.shape[0]):
-        block.product[...] = dy[block.outputs].transpose(1, 0, 2, 3)
-        np.matmul(w_gkf, block.product_gfq, out=block.cols_gkq)
-        add_columns(block.window, block.cols, dx[block.images])
-        PyErr_CheckSignals()
-    if relu:
-        _naive.rectify(dx)
-
-
-def weight_gradient(conv, x, dy, dw):
-    """Add to dw the gradient of the weights."""
-    dw_gfk = _as_matrices(dw, conv.groups)
-    filters = _filters_at_once(conv)
+def gradients(conv, x, w, dy, dx, dw, db):
+    """Add to dx, dw and db (or those that are not None) what dy contributes."""
+    w_gkf = None if dx is None else _as_matrices(w, conv.groups).transpose(0, 2, 1)
     for block in _blocks(conv, dy.shape[0]):
         dy_block = dy[block.outputs]
-        if _is_padded(conv.window) and not np.isfinite(dy_block).all():
-            _naive.weight_gradient(conv._replace(window=block.window), x[block.images], dy_block, dw)
-            continue
-        columns_of(block.window, x[block.images], block.cols)
         block.product[...] = dy_block.transpose(1, 0, 2, 3)
-        cols_gqk = block.cols_gkq.transpose(0, 2, 1)
-        for f in range(0, dw_gfk.shape[1], filters):
-            dw_gfk[:, f:f + filters] += np.matmul(block.product_gfq[:, f:f + filters], cols_gqk)
-            PyErr_CheckSignals()
+        sums = _sums(block.product)
+        if db is not None:
+            db += sums
+        if dw is not None and _is_padded(conv.window) and not np.isfinite(sums).all():
+            part = conv._replace(window=block.window)
+            _naive.add_weight_gradient(part, x[block.images], dy_block, dw)
+        elif dw is not None:
+            columns_of(block.window, x[block.images], block.cols)
+            _add_weight_gradient(conv, block, dw)
+        if dx is not None:
+            np.matmul(w_gkf, block.product_gfq, out=block.cols_gkq)
+            add_columns(block.window, block.cols, dx[block.images])
+        PyErr_CheckSignals()
+
+
+def _add_weight_gradient(conv, block, dw):
+    """Add ``dy @ cols.T``, some filters at a time, so that the sums of the block take little memory."""
+    dw_gfk = _as_matrices(dw, conv.groups)
+    for f in _pieces(dw_gfk.shape[1], _filters_at_once(conv)):
+        dw_gfk[:, f] += np.matmul(block.product_gfq[:, f], block.cols_gkq.transpose(0, 2, 1))
+        PyErr_CheckSignals()
 
 
 def workspace_bytes(conv):
@@ -125,31 +130,32 @@ def _blocks(conv, N):
     """Cut the windows of N images into blocks, which share their memory."""
     images, rows, columns = _block_size(conv, N)
     OH, OW = conv.window.output
-    taps = conv.C * conv.window.h.kernel * conv.window.w.kernel
-    scratch = np.empty(images * rows * columns * (taps + conv.F), conv.dtype)
-    for n in range(0, N, images):
-        for oh in range(0, OH, rows):
-            for ow in range(0, OW, columns):
-                box = min(images, N - n), min(rows, OH - oh), min(columns, OW - ow)
-                yield _block(conv, scratch, (n, oh, ow), box)
+    scratch = np.empty(images * rows * columns * _window_bytes(conv), np.uint8).view(conv.dtype)
+    for oh, ow in product(_pieces(OH, rows), _pieces(OW, columns)):
+        window = type(conv.window)(_part(conv.window.h, oh), _part(conv.window.w, ow))
+        count = 0
+        for n in _pieces(N, images):
+            if n.stop - n.start != count:
+                count = n.stop - n.start
+                arrays = _arrays(conv, scratch, (count, oh.stop - oh.start, ow.stop - ow.start))
+            yield _Block(window, n, (n, slice(None), oh, ow), *arrays)
 
 
-def _block(conv, scratch, start, box):
-    n, oh, ow = (slice(first, first + count) for first, count in zip(start, box))
-    h, w = conv.window
-    window = type(conv.window)(_part(h, oh), _part(w, ow))
-    q = box[0] * box[1] * box[2]
-    taps = conv.C * h.kernel * w.kernel
-    cols, product = scratch[:taps * q], scratch[taps * q:(taps + conv.F) * q]
-    return _Block(
-        window,
-        n,
-        (n, slice(None), oh, ow),
+def _arrays(conv, scratch, box):
+    """The last four fields of a block."""
+    taps, q = conv.C * conv.window.h.kernel * conv.window.w.kernel, prod(box)
+    cols, products = scratch[:taps * q], scratch[taps * q:(taps + conv.F) * q]
+    return (
         cols.reshape(conv.groups, -1, q),
-        product.reshape(conv.groups, -1, q),
-        cols.reshape(conv.C, h.kernel, w.kernel, *box),
-        product.reshape(conv.F, *box),
+        products.reshape(conv.groups, -1, q),
+        cols.reshape(conv.C, *conv.window.kernel, *box),
+        products.reshape(conv.F, *box),
     )
+
+
+def _pieces(extent, step):
+    """Slices of at most step that cover the extent."""
+    return [slice(start, min(start + step, extent)) for start in range(0, extent, step)]
 
 
 def _part(axis, windows):
@@ -160,7 +166,8 @@ def _part(axis, windows):
 
 def _block_size(conv, N):
     """Images, rows and columns of windows in a block: whole images, or else whole rows, or else part of a row."""
-    windows = max(1, BLOCK_BYTES // _window_bytes(conv))
+    windows = max(BLOCK_BYTES // _window_bytes(conv), BLOCK_WINDOWS)
+    windows = max(1, min(windows, MOST_BYTES // _window_bytes(conv)))
     OH, OW = conv.window.output
     return min(max(1, N), max(1, windows // (OH * OW))), min(OH, max(1, windows // OW)), min(OW, windows)
 
@@ -185,25 +192,31 @@ def _as_matrices(w, groups):
     return np.ascontiguousarray(w).reshape(groups, w.shape[0] // groups, -1)
 
 
+def _sums(product):
+    """Sum over the windows of each filter; finite only if all its numbers are."""
+    with np.errstate(all="ignore"):
+        return product.sum(axis=(1, 2, 3), dtype=np.float64)
+
+
 def _is_padded(window):
     return any(axis.pad_before or axis.pad_after for axis in window)
 
 
 # -------------------------------------------------------------------------------------------------------- kernels
 #
-#   for kh, kw in taps                        one row of cols
-#     for n in images
-#       for oh in rows of windows             one row of the image, or of the padding
+#   for n in images                           one plane of x, which stays in the first cache
+#     for kh, kw in taps                      one row of cols
+#       for oh in rows of windows             one row of the plane, or of the padding
 #         for ow in windows of the row        a run of copies between two runs of zeros
 
 cdef void _columns_of(const floating[:, :, :] x, floating[:, :, :, :, :] cols, Window g) noexcept nogil:
-    cdef Py_ssize_t kh, kw, n, oh, ow, ih, left, first, end
-    for kh in range(cols.shape[0]):
-        for kw in range(cols.shape[1]):
-            first = first_window(g.w, kw)
-            end = max(first, end_window(g.w, kw))
-            left = start_of(g.w, first) + kw * g.w.dilation
-            for n in range(cols.shape[2]):
+    cdef Py_ssize_t n, kh, kw, oh, ow, ih, left, first, end
+    for n in range(cols.shape[2]):
+        for kh in range(cols.shape[0]):
+            for kw in range(cols.shape[1]):
+                first = first_window(g.w, kw)
+                end = max(first, end_window(g.w, kw))
+                left = start_of(g.w, first) + kw * g.w.dilation
                 for oh in range(cols.shape[3]):
                     ih = start_of(g.h, oh) + kh * g.h.dilation
                     if ih < 0 or ih >= g.h.size:
@@ -220,13 +233,13 @@ cdef void _columns_of(const floating[:, :, :] x, floating[:, :, :, :, :] cols, W
 
 
 cdef void _add_columns(const floating[:, :, :, :, :] cols, floating[:, :, :] x, Window g) noexcept nogil:
-    cdef Py_ssize_t kh, kw, n, oh, ih, left, first, end
-    for kh in range(cols.shape[0]):
-        for kw in range(cols.shape[1]):
-            first = first_window(g.w, kw)
-            end = end_window(g.w, kw)
-            left = start_of(g.w, first) + kw * g.w.dilation
-            for n in range(cols.shape[2]):
+    cdef Py_ssize_t n, kh, kw, oh, ih, left, first, end
+    for n in range(cols.shape[2]):
+        for kh in range(cols.shape[0]):
+            for kw in range(cols.shape[1]):
+                first = first_window(g.w, kw)
+                end = end_window(g.w, kw)
+                left = start_of(g.w, first) + kw * g.w.dilation
                 for oh in range(cols.shape[3]):
                     ih = start_of(g.h, oh) + kh * g.h.dilation
                     if 0 <= ih < g.h.size and first < end:
@@ -239,6 +252,9 @@ cdef inline void _copy(const floating* source, Py_ssize_t source_step, floating*
     cdef Py_ssize_t i
     if source_step == 1 and target_step == 1:
         memcpy(target, source, count * sizeof(floating))
+    elif target_step == 1:  # the loop below, with a step the compiler knows
+        for i in range(count):
+            target[i] = source[i * source_step]
     else:
         for i in range(count):
             target[i * target_step] = source[i * source_step]
@@ -247,9 +263,12 @@ cdef inline void _copy(const floating* source, Py_ssize_t source_step, floating*
 cdef inline void _add(const floating* source, Py_ssize_t source_step, floating* target, Py_ssize_t target_step,
                       Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t i
-    if source_step == 1 and target_step == 1:  # the same loop, with steps the compiler knows, becomes vector code
+    if source_step == 1 and target_step == 1:  # the loop below, with steps the compiler knows
         for i in range(count):
             target[i] += source[i]
+    elif source_step == 1:
+        for i in range(count):
+            target[i * target_step] += source[i]
     else:
         for i in range(count):
             target[i * target_step] += source[i * source_step]

@@ -37,24 +37,30 @@ def forward(conv, const floating[:, :, :, :] x, const floating[:, :, :, :] w, co
             PyErr_CheckSignals()
 
 
-def input_gradient(conv, const floating[:, :, :, :] dy, const floating[:, :, :, :] w, const floating[:] b, bint relu,
-                   floating[:, :, :, :] dx):
-    """Compute ``dx = relu(what dy scatters through w + b)``."""
+def gradients(conv, x, w, dy, dx, dw, db):
+    """Add to dx, dw and db (or those that are not None) what dy contributes."""
+    if dx is not None:
+        add_input_gradient(conv, dy, w, dx)
+    if dw is not None:
+        add_weight_gradient(conv, x, dy, dw)
+    if db is not None:
+        add_bias_gradient(dy, db)
+
+
+def add_input_gradient(conv, const floating[:, :, :, :] dy, const floating[:, :, :, :] w, floating[:, :, :, :] dx):
+    """Add to each cell of dx the dy of all windows that saw it, times the weight it was seen with."""
     cdef Window g = window_of(conv.window)
     cdef Py_ssize_t channels = w.shape[1], group_filters = w.shape[0] // conv.groups, n, f, c
-    fill(b, dx)
     for n in range(dy.shape[0]):
         for f in range(dy.shape[1]):
             c = f // group_filters * channels
             with nogil:
                 _input_gradient(dy[n, f], w[f], dx[n, c:c + channels], g)
             PyErr_CheckSignals()
-    if relu:
-        rectify(dx)
 
 
-def weight_gradient(conv, const floating[:, :, :, :] x, const floating[:, :, :, :] dy, floating[:, :, :, :] dw):
-    """Add to dw the gradient of the weights."""
+def add_weight_gradient(conv, const floating[:, :, :, :] x, const floating[:, :, :, :] dy, floating[:, :, :, :] dw):
+    """Add to each weight of dw the dy of all windows, times the cell it saw there."""
     cdef Window g = window_of(conv.window)
     cdef Py_ssize_t channels = dw.shape[1], group_filters = dw.shape[0] // conv.groups, n, f, c
     for n in range(dy.shape[0]):
@@ -65,18 +71,18 @@ def weight_gradient(conv, const floating[:, :, :, :] x, const floating[:, :, :, 
             PyErr_CheckSignals()
 
 
-def bias_gradient(const floating[:, :, :, :] dy, double[:] db):
-    """Add to db the sum of each filter's plane."""
+def add_bias_gradient(const floating[:, :, :, :] dy, double[:] db):
+    """Add to db the sum of each filter's planes."""
     cdef Py_ssize_t n, f, oh, ow
-    cdef double total
+    cdef double row
     for n in range(dy.shape[0]):
-        for f in range(dy.shape[1]):
-            with nogil:
-                total = 0
+        with nogil:
+            for f in range(dy.shape[1]):
                 for oh in range(dy.shape[2]):
+                    row = 0  # sums of rows do not wait for each other
                     for ow in range(dy.shape[3]):
-                        total += dy[n, f, oh, ow]
-                db[f] += total
+                        row += dy[n, f, oh, ow]
+                    db[f] += row
         PyErr_CheckSignals()
 
 
@@ -105,43 +111,49 @@ def rectify(floating[:, :, :, :] y):
 
 cdef void _forward(const floating[:, :, :] x, const floating[:, :, :] w, floating bias, bint relu,
                    floating[:, :] y, Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, c, kh, kw, top, left
+    cdef Py_ssize_t oh, ow, c, kh, kw, top, left, first_kh, end_kh, first_kw, end_kw
     cdef floating total
     for oh in range(y.shape[0]):
         top = start_of(g.h, oh)
+        first_kh, end_kh = first_tap(g.h, top), end_tap(g.h, top)
         for ow in range(y.shape[1]):
             left = start_of(g.w, ow)
+            first_kw, end_kw = first_tap(g.w, left), end_tap(g.w, left)
             total = bias
             for c in range(w.shape[0]):
-                for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
-                    for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                for kh in range(first_kh, end_kh):
+                    for kw in range(first_kw, end_kw):
                         total += w[c, kh, kw] * x[c, top + kh * g.h.dilation, left + kw * g.w.dilation]
             y[oh, ow] = 0 if relu and total <= 0 else total
 
 
 cdef void _input_gradient(const floating[:, :] dy, const floating[:, :, :] w, floating[:, :, :] dx,
                           Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, c, kh, kw, top, left
+    cdef Py_ssize_t oh, ow, c, kh, kw, top, left, first_kh, end_kh, first_kw, end_kw
     for oh in range(dy.shape[0]):
         top = start_of(g.h, oh)
+        first_kh, end_kh = first_tap(g.h, top), end_tap(g.h, top)
         for ow in range(dy.shape[1]):
             left = start_of(g.w, ow)
+            first_kw, end_kw = first_tap(g.w, left), end_tap(g.w, left)
             for c in range(w.shape[0]):
-                for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
-                    for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                for kh in range(first_kh, end_kh):
+                    for kw in range(first_kw, end_kw):
                         dx[c, top + kh * g.h.dilation, left + kw * g.w.dilation] += w[c, kh, kw] * dy[oh, ow]
 
 
 cdef void _weight_gradient(const floating[:, :, :] x, const floating[:, :] dy, floating[:, :, :] dw,
                            Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, c, kh, kw, top, left
+    cdef Py_ssize_t oh, ow, c, kh, kw, top, left, first_kh, end_kh, first_kw, end_kw
     for oh in range(dy.shape[0]):
         top = start_of(g.h, oh)
+        first_kh, end_kh = first_tap(g.h, top), end_tap(g.h, top)
         for ow in range(dy.shape[1]):
             left = start_of(g.w, ow)
+            first_kw, end_kw = first_tap(g.w, left), end_tap(g.w, left)
             for c in range(dw.shape[0]):
-                for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
-                    for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
+                for kh in range(first_kh, end_kh):
+                    for kw in range(first_kw, end_kw):
                         dw[c, kh, kw] += x[c, top + kh * g.h.dilation, left + kw * g.w.dilation] * dy[oh, ow]
 
 
