@@ -5,7 +5,15 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["im2col", "naive", "norm"]
+MODULES = {  # name: its sources in C
+    "im2col": [],
+    "naive": [],
+    "norm": [],
+    "tiled": [
+        "threads",
+        *(f"simd/{name}" for name in ("sets", "baseline", "avx2", "avx512", "neon")),
+    ],
+}
 
 DIRECTIVES = {
     "language_level": 3,
@@ -24,10 +32,11 @@ setup(
         [
             Extension(
                 f"cnnfast._{name}",
-                [f"src/{name}.pyx"],
+                [f"src/{name}.pyx", *(f"src/{source}.c" for source in sources)],
+                include_dirs=["src"],
                 extra_compile_args=COMPILE_ARGS,
             )
-            for name in MODULES
+            for name, sources in MODULES.items()
         ],
         build_dir="build/cython",
         include_path=["src"],

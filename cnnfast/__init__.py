@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 try:
-    from . import _im2col, _naive, _norm  # noqa: F401
+    from . import _im2col, _naive, _norm, _tiled  # noqa: F401
 except ImportError as error:
     raise ImportError(
         "cnnfast is not compiled here: run `python -m pip install .` in its source folder,"

@@ -1,12 +1,14 @@
 """The ordered list of algorithms, fastest first, and the choice among them.
 
 A choice is a pure function of the problem: the first algorithm of the list that can do it, or the
-one asked for, which never falls back silently. Each algorithm is one compiled module with two
+one asked for, which never falls back silently. Each algorithm is one compiled module with three
 functions around one convolution ``y = x * w``, on views in the order N, C, H, W:
 
 - ``forward(conv, x, w, b, relu, y)`` computes ``y = relu(x * w + b)``;
-- ``gradients(conv, x, w, dy, dx, dw, db)`` adds to dx, dw and db, or those of them that are not
-  None, what dy contributes. With only dx it is the transposed convolution.
+- ``input_gradient(conv, dy, w, b, relu, dx)`` computes ``dx = relu(what dy scatters through w + b)``,
+  the transposed convolution;
+- ``gradients(conv, x, w, dy, dx, dw, db)`` sets dx, and adds to dw and db, what dy contributes;
+  those of them that are None are left out.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from typing import SupportsIndex, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import _im2col, _naive, geometry
+from . import _im2col, _naive, _tiled, geometry
 from .arrays import DTYPES, LAYOUTS, FloatArray, check_choice
 from .geometry import Convolution, IntPair, Padding
 
-Forward: TypeAlias = Callable[
+Product: TypeAlias = Callable[
     [Convolution, FloatArray, FloatArray, FloatArray, bool, FloatArray], None
 ]
 Gradients: TypeAlias = Callable[
@@ -47,7 +49,8 @@ class Algorithm:
     name: str
     why_not: Callable[[Convolution], str | None]  # None: it can do this problem
     workspace_bytes: Callable[[Convolution], int]
-    forward: Forward
+    forward: Product
+    input_gradient: Product
     gradients: Gradients
 
 
@@ -63,13 +66,31 @@ def _always(problem: Convolution | geometry.Window) -> None:
     """Return no reason against: the algorithm does every problem."""
 
 
-def _nothing(conv: Convolution) -> int:
-    return 0
-
-
 ALGORITHMS = (
-    Algorithm("im2col", _always, _im2col.workspace_bytes, _im2col.forward, _im2col.gradients),
-    Algorithm("naive", _always, _nothing, _naive.forward, _naive.gradients),
+    Algorithm(
+        "tiled",
+        _always,
+        _tiled.workspace_bytes,
+        _tiled.forward,
+        _tiled.input_gradient,
+        _tiled.gradients,
+    ),
+    Algorithm(
+        "im2col",
+        _always,
+        _im2col.workspace_bytes,
+        _im2col.forward,
+        _im2col.input_gradient,
+        _im2col.gradients,
+    ),
+    Algorithm(
+        "naive",
+        _always,
+        _naive.workspace_bytes,
+        _naive.forward,
+        _naive.input_gradient,
+        _naive.gradients,
+    ),
 )
 
 POOL_ALGORITHMS = (PoolAlgorithm("naive", _always),)

@@ -399,11 +399,7 @@ def _convolve_transposed(
     b = None if b is None else parameter("b", b, (conv.C,), x)
     y = result(out, conv.image_shape, x.dtype, x=x, w=w, b=b)
     bias = np.zeros(conv.C, x.dtype) if b is None else b
-    y_nchw = nchw(y, conv.layout)
-    _naive.fill(bias, y_nchw)
-    chosen.gradients(conv, None, w, nchw(x, conv.layout), y_nchw, None, None)
-    if relu:
-        _naive.rectify(y_nchw)
+    chosen.input_gradient(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
     return y, ConvTranspose2dCache(x, w, b, y if relu else None, conv, chosen)
 
 
@@ -425,12 +421,12 @@ def _operands(
 def _gradient_arrays(
     dy: npt.ArrayLike, cache: _Cache, dy_shape: tuple[int, ...], needs: str
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, npt.NDArray[np.float64] | None]:
-    """Return dy as a float array, and zeros for what ``needs`` names of dx, dw and db."""
+    """Return dy as a float array, and what ``needs`` names of dx, dw and db; the last two zero."""
     check_needs(needs)
     x, w, b = cache.x, cache.w, cache.b
     return (
         gradient(dy, dy_shape, x.dtype),
-        np.zeros(x.shape, x.dtype) if "x" in needs else None,
+        np.empty(x.shape, x.dtype) if "x" in needs else None,
         np.zeros(w.shape, w.dtype) if "w" in needs else None,
         np.zeros(b.shape) if "b" in needs and b is not None else None,
     )

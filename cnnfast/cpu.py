@@ -1,16 +1,17 @@
 """Instruction sets: which are known, which were built, which this machine runs, which is in use.
 
-This version is built for the baseline of its platform alone.
+The fastest that was built and that this machine runs is in use from the start, unless the
+environment variable CNNFAST_CPU names another.
 """
 
 from __future__ import annotations
 
 import os
 
+from . import _tiled
 from .arrays import check_choice
 
 KNOWN = ("avx512", "avx2", "neon", "baseline")  # fastest first
-BUILT = ("baseline",)
 
 VARIABLE = "CNNFAST_CPU"
 
@@ -29,7 +30,7 @@ def available() -> tuple[str, ...]:
     >>> cnnfast.cpu.available()[-1]
     'baseline'
     """
-    return BUILT
+    return tuple(name for name, runs_here in _built.items() if runs_here)
 
 
 def current() -> str:
@@ -60,22 +61,29 @@ def use(name: str) -> None:
     Raises
     ------
     TypeError, ValueError
-        For anything else; the message tells an unknown name from one that was not built.
+        For anything else; the message tells what is unknown, not built, or not of this machine.
 
     Examples
     --------
     >>> import cnnfast
-    >>> cnnfast.cpu.use("baseline")
+    >>> cnnfast.cpu.use(cnnfast.cpu.current())
     """
+    _use("name", name)
+
+
+def _use(argument: str, name: str) -> None:
     global _current
-    _current = _checked("name", name)
-
-
-def _checked(argument: str, name: str) -> str:
     check_choice(argument, name, KNOWN)
-    if name not in BUILT:
-        raise ValueError(f"{argument}: this cnnfast was built without {name!r}, it has {BUILT}")
-    return name
+    if name not in _built:
+        raise ValueError(
+            f"{argument}: this cnnfast was built without {name!r}, it has {available()}"
+        )
+    if not _built[name]:
+        raise ValueError(f"{argument}: this machine cannot run {name!r}, it runs {available()}")
+    _tiled.use_set(name)
+    _current = name
 
 
-_current = _checked(VARIABLE, os.environ.get(VARIABLE, BUILT[0]))
+_built: dict[str, bool] = _tiled.built_sets()
+_current = ""
+_use(VARIABLE, os.environ.get(VARIABLE, available()[0]))

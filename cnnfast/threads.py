@@ -1,21 +1,24 @@
 """How many threads a call may use.
 
-The kernels of this version run on the calling thread: a number above ``MOST`` is taken as ``MOST``.
-(The matrix products of the algorithm "im2col" are NumPy's, on the threads of its BLAS.)
+At first as many as this process has processors: those of its affinity mask, within the limit of its
+control group; or what the environment variable CNNFAST_NUM_THREADS says. The algorithm "tiled" uses
+them. (The matrix products of "im2col" are NumPy's, on the threads of its BLAS.)
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import SupportsIndex
 
+from . import _tiled
 from .geometry import integer
 
-MOST = 1  # threads that the kernels can use
-
 VARIABLE = "CNNFAST_NUM_THREADS"
+CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds a period, or "max"
 
 
 def get_num_threads() -> int:
@@ -54,7 +57,8 @@ def set_num_threads(n: SupportsIndex) -> None:
     >>> cnnfast.set_num_threads(1)
     """
     global _threads
-    _threads = min(integer("num_threads", n, 1), MOST)
+    _threads = min(integer("num_threads", n, 1), _tiled.MOST)
+    _tiled.use_threads(_threads)
 
 
 @contextmanager
@@ -82,14 +86,32 @@ def num_threads(n: SupportsIndex) -> Iterator[None]:
 
 
 def _from_environment() -> int:
-    text = os.environ.get(VARIABLE, str(MOST))
+    text = os.environ.get(VARIABLE)
+    if text is None:
+        return _processors()
     try:
         number = int(text)
     except ValueError:
         number = 0
     if number < 1:
         raise ValueError(f"{VARIABLE} must be a positive int, got {text!r}")
-    return min(number, MOST)
+    return number
 
 
-_threads = _from_environment()
+def _processors() -> int:
+    """Count the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    try:
+        quota, period = CGROUP_LIMIT.read_text().split()
+    except (OSError, ValueError):
+        return available
+    if quota == "max":
+        return available
+    return max(1, min(available, math.ceil(int(quota) / int(period))))
+
+
+_threads = 1
+set_num_threads(_from_environment())

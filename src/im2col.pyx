@@ -55,8 +55,18 @@ def forward(conv, x, w, b, bint relu, y):
         PyErr_CheckSignals()
 
 
+def input_gradient(conv, dy, w, b, bint relu, dx):
+    """Compute ``dx = relu(what dy scatters through w + b)``."""
+    gradients(conv, None, w, dy, dx, None, None)
+    dx += b[:, None, None]
+    if relu:
+        _naive.rectify(dx)
+
+
 def gradients(conv, x, w, dy, dx, dw, db):
-    """Add to dx, dw and db (or those that are not None) what dy contributes."""
+    """Set dx and add to dw and db (those that are not None) what dy contributes."""
+    if dx is not None:
+        dx[...] = 0
     w_gkf = None if dx is None else _as_matrices(w, conv.groups).transpose(0, 2, 1)
     for block in _blocks(conv, dy.shape[0]):
         dy_block = dy[block.outputs]

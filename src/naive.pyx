@@ -19,6 +19,8 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from libc.math cimport isnan
 
+import numpy as np
+
 from geometry cimport Window, end_tap, first_tap, start_of, window_of
 
 
@@ -37,9 +39,18 @@ def forward(conv, const floating[:, :, :, :] x, const floating[:, :, :, :] w, co
             PyErr_CheckSignals()
 
 
+def input_gradient(conv, dy, w, b, bint relu, dx):
+    """Compute ``dx = relu(what dy scatters through w + b)``."""
+    fill(b, dx)
+    add_input_gradient(conv, dy, w, dx)
+    if relu:
+        rectify(dx)
+
+
 def gradients(conv, x, w, dy, dx, dw, db):
-    """Add to dx, dw and db (or those that are not None) what dy contributes."""
+    """Set dx and add to dw and db (those that are not None) what dy contributes."""
     if dx is not None:
+        fill(np.zeros(conv.C, conv.dtype), dx)
         add_input_gradient(conv, dy, w, dx)
     if dw is not None:
         add_weight_gradient(conv, x, dy, dw)
@@ -84,6 +95,11 @@ def add_bias_gradient(const floating[:, :, :, :] dy, double[:] db):
                         row += dy[n, f, oh, ow]
                     db[f] += row
         PyErr_CheckSignals()
+
+
+def workspace_bytes(conv):
+    """Nothing beyond inputs and results."""
+    return 0
 
 
 def fill(const floating[:] b, floating[:, :, :, :] y):

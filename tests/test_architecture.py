@@ -22,12 +22,12 @@ MAY_IMPORT = {  # module: the modules of the package that it may import
     "norm": {"geometry", "arrays", "_norm"},
     "columns": {"geometry", "arrays", "_im2col"},
     "linear": {"conv", "arrays"},
-    "algorithms": {"geometry", "arrays", "_naive", "_im2col"},
+    "algorithms": {"geometry", "arrays", "_naive", "_im2col", "_tiled"},
     "arrays": set(),
     "geometry": set(),
     "reference": set(),
-    "cpu": {"arrays"},
-    "threads": {"geometry"},
+    "cpu": {"arrays", "_tiled"},
+    "threads": {"geometry", "_tiled"},
     "config": {"algorithms", "cpu", "threads"},
 }
 OPERATIONS = (

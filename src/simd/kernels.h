@@ -1,0 +1,76 @@
+/* The table of vector kernels that each instruction set exports, once for float32 and once for float64.
+
+   Sizes and steps are in elements, not bytes. Nothing here allocates, and nothing outside of the arrays is read. */
+#ifndef CNNFAST_KERNELS_H
+#define CNNFAST_KERNELS_H
+
+#include <stddef.h>
+
+/* A (M x K) of a product: element (m, k) is at data + m / MR * tile + m % MR * row + k * step. Either row or step is 1:
+   packed tiles of MR rows, or a matrix in place. */
+typedef struct {
+    const void *data;
+    ptrdiff_t tile, row, step;
+} Left;
+
+/* B (K x N): row k of panel j, NR numbers, is at data + j * panel + k * row; all NR can be read. */
+typedef struct {
+    const void *data;
+    ptrdiff_t panel, row;
+} Right;
+
+/* What happens to C (M x N, rows `row` apart) around the sum of products. */
+typedef struct {
+    void *data;
+    ptrdiff_t row;
+    int add;              /* start from what is there */
+    const void *row_bias; /* or from a number for each row, */
+    const void *column_bias; /* or for each column, */
+    int relu;             /* and end with ReLU, in which NaN stays NaN */
+} Target;
+
+/* How windows look at an image (n, c, h, w): output (i, j) sees through tap t the cell
+   (i * stride_h + tap_h[t], j * stride_w + tap_w[t]), if it is inside. Outputs are numbered through all images. */
+typedef struct {
+    ptrdiff_t rows, columns; /* outputs of an image */
+    ptrdiff_t stride_h, stride_w;
+    ptrdiff_t H, W;
+    ptrdiff_t image, channel, row, cell; /* steps of the image */
+    ptrdiff_t channels, taps;
+    const ptrdiff_t *tap_h, *tap_w;
+} Windows;
+
+/* Where outputs are put: image n, channel c, row i, column j of the outputs, at data + the sum of these steps. */
+typedef struct {
+    ptrdiff_t rows, columns;
+    ptrdiff_t image, channel, row, cell;
+} Places;
+
+typedef struct {
+    int MR, NR; /* rows of a tile of C, and columns, in registers */
+    /* C = or += A B, with bias and ReLU. */
+    void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right b, Target c);
+    /* Panels of `width` rows of a matrix, side by side for each k: to[o / width * panel + k * width + o % width] =
+       from[o * row + offset[k]]; the last panel is filled with 0. Returns whether all numbers are finite. */
+    int (*pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,
+                ptrdiff_t width, ptrdiff_t panel);
+    /* columns[k][q] for outputs q0 to q0 + count - 1, in panels of NR outputs; k = c * taps + t from k0 to k1 - 1. */
+    void (*gather_columns)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0, ptrdiff_t count,
+                           void *columns, ptrdiff_t panel, ptrdiff_t row);
+    /* rows[q][k], with k = t * channels + c. */
+    void (*gather_rows)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0, ptrdiff_t count,
+                        void *rows, ptrdiff_t row);
+    /* y at places q0 to q0 + count - 1 of C channels from a buffer of channels and outputs with these steps. */
+    void (*scatter)(const Places *p, void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, const void *buffer,
+                    ptrdiff_t channel, ptrdiff_t output);
+} Kernels;
+
+typedef struct {
+    const char *name;
+    int (*runs_here)(void);
+    const Kernels *float32, *float64;
+} InstructionSet;
+
+extern const InstructionSet *const instruction_sets[]; /* those that were built, fastest first, ended by NULL */
+
+#endif

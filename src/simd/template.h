@@ -1,0 +1,315 @@
+/* The vector kernels, written once; each instruction set includes this file for float and for double.
+
+   The product follows Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008: a tile of C
+   stays in registers while k runs. Needs GCC or Clang vector extensions. Defined by who includes it: SET (name of the
+   instruction set), VECTOR_BYTES, MR (rows of a tile), NV (vectors in a row of a tile), T and
+   INTEGER (a number, and an integer of its size), KIND (its name). */
+
+#define JOIN(a, b, c) a##_##b##_##c
+#define JOINED(a, b, c) JOIN(a, b, c)
+#define NAME(function) JOINED(function, SET, KIND)
+#define ALWAYS static inline __attribute__((always_inline))
+
+#define Vector NAME(Vector)
+#define Mask NAME(Mask)
+#define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(T)))
+#define NR (NV * LANES)
+
+typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES)));
+
+ALWAYS Vector NAME(load)(const T *p) { return *(const Vector *)p; }
+
+ALWAYS void NAME(store)(T *p, Vector v) { *(Vector *)p = v; }
+
+ALWAYS Vector NAME(spread)(T a) { return a - (Vector){0}; }
+
+ALWAYS Vector NAME(relu)(Vector v) { return (Vector)(~(Mask)(v <= (Vector){0}) & (Mask)v); }
+
+/* One tile of C in registers:
+
+     for k                                       a row of B, NV vectors, from the first cache
+       for m in rows of the tile                 a number of A, spread
+         for v in vectors of the row             acc[m][v] += a[m][k] * b[k][v]                                     */
+ALWAYS void NAME(tile)(const int mr, const int nv, const int packed, ptrdiff_t K, const T *a, Left left, const T *b,
+                       ptrdiff_t b_row, T *c, Target to, const T *row_bias, const T *column_bias)
+{
+    Vector acc[MR][NV];
+#pragma GCC unroll 16
+    for (int m = 0; m < mr; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < nv; v++)
+            acc[m][v] = to.add        ? NAME(load)(c + m * to.row + v * LANES)
+                        : row_bias    ? NAME(spread)(row_bias[m])
+                        : column_bias ? NAME(load)(column_bias + v * LANES)
+                                      : NAME(spread)(0);
+    for (ptrdiff_t k = 0; k < K; k++) {
+        Vector row[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < nv; v++)
+            row[v] = NAME(load)(b + k * b_row + v * LANES);
+#pragma GCC unroll 16
+        for (int m = 0; m < mr; m++) {
+            Vector number = NAME(spread)(packed ? a[k * left.step + m] : a[m * left.row + k]);
+#pragma GCC unroll 4
+            for (int v = 0; v < nv; v++)
+                acc[m][v] += number * row[v];
+        }
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < mr; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < nv; v++) {
+            Vector y = acc[m][v];
+            NAME(store)(c + m * to.row + v * LANES, to.relu ? NAME(relu)(y) : y);
+        }
+}
+
+/* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
+ALWAYS void NAME(panel)(const int nv, const int packed, ptrdiff_t M, ptrdiff_t K, Left left, const T *b,
+                        ptrdiff_t b_row, Target to, const T *column_bias)
+{
+    for (ptrdiff_t m = 0; m < M;) {
+        const T *a = (const T *)left.data + m / MR * left.tile + m % MR * left.row;
+        T *c = (T *)to.data + m * to.row;
+        const T *row_bias = to.row_bias ? (const T *)to.row_bias + m : NULL;
+        ptrdiff_t rest = M - m;
+        if (rest >= MR) {
+            NAME(tile)(MR, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            m += MR;
+        } else if (rest >= 4) {
+            NAME(tile)(4, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            m += 4;
+        } else if (rest >= 2) {
+            NAME(tile)(2, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            m += 2;
+        } else {
+            NAME(tile)(1, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            m += 1;
+        }
+    }
+}
+
+static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, Left left, const T *b, ptrdiff_t b_row, Target to,
+                              const T *column_bias)
+{
+    int packed = left.row == 1;
+#define PANEL(nv, packed) NAME(panel)(nv, packed, M, K, left, b, b_row, to, column_bias)
+    if (nv == NV) {
+        if (packed)
+            PANEL(NV, 1);
+        else
+            PANEL(NV, 0);
+    } else if (nv == 2) {
+        if (packed)
+            PANEL(2, 1);
+        else
+            PANEL(2, 0);
+    } else {
+        if (packed)
+            PANEL(1, 1);
+        else
+            PANEL(1, 0);
+    }
+#undef PANEL
+}
+
+/* A panel whose last vector is not full: by way of a buffer, a tile of rows at a time. */
+static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, Left left, const T *b, ptrdiff_t b_row,
+                             Target to, const T *column_bias)
+{
+    T buffer[MR * NR], bias[NR] = {0};
+    if (column_bias)
+        memcpy(bias, column_bias, n * sizeof(T));
+    for (ptrdiff_t m = 0; m < M; m += MR) {
+        ptrdiff_t rows = M - m < MR ? M - m : MR;
+        T *c = (T *)to.data + m * to.row;
+        if (to.add)
+            for (ptrdiff_t i = 0; i < rows; i++)
+                memcpy(buffer + i * NR, c + i * to.row, n * sizeof(T));
+        Left part = {(const T *)left.data + m / MR * left.tile, left.tile, left.row, left.step};
+        Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu};
+        NAME(whole_panel)(nv, rows, K, part, b, b_row, buffered, column_bias ? bias : NULL);
+        for (ptrdiff_t i = 0; i < rows; i++)
+            memcpy(c + i * to.row, buffer + i * NR, n * sizeof(T));
+    }
+}
+
+static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right b, Target c)
+{
+    for (ptrdiff_t n = 0; n < N; n += NR) {
+        ptrdiff_t rest = N - n < NR ? N - n : NR;
+        int nv = (int)((rest + LANES - 1) / LANES);
+        const T *b_panel = (const T *)b.data + n / NR * b.panel;
+        const T *column_bias = c.column_bias ? (const T *)c.column_bias + n : NULL;
+        Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu};
+        if (rest == nv * LANES)
+            NAME(whole_panel)(nv, M, K, a, b_panel, b.row, to, column_bias);
+        else
+            NAME(part_panel)(nv, rest, M, K, a, b_panel, b.row, to, column_bias);
+    }
+}
+
+/* for a block of k that stays in the first cache, for o in rows of the panel, for k of the block: one number */
+static int NAME(pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,
+                      ptrdiff_t width, ptrdiff_t panel)
+{
+    T zero = 0; /* becomes NaN with the first number that is not finite */
+    for (ptrdiff_t first = 0; first < rows; first += width)
+        for (ptrdiff_t k0 = 0; k0 < K; k0 += 64) {
+            ptrdiff_t k1 = K - k0 < 64 ? K : k0 + 64;
+            T *block = (T *)to + first / width * panel;
+            for (ptrdiff_t o = 0; o < width; o++) {
+                const T *numbers = (const T *)from + (first + o) * row;
+                for (ptrdiff_t k = k0; k < k1; k++) {
+                    T number = first + o < rows ? numbers[offset[k]] : 0;
+                    zero += number * 0;
+                    block[k * width + o] = number;
+                }
+            }
+        }
+    return zero == 0;
+}
+
+/* Copy a short run of neighbours: whole vectors, and a last one that overlaps the one before. */
+ALWAYS void NAME(copy)(T *restrict to, const T *restrict from, ptrdiff_t count)
+{
+    if (count >= LANES) {
+        for (ptrdiff_t i = 0; i < count - LANES; i += LANES)
+            NAME(store)(to + i, NAME(load)(from + i));
+        NAME(store)(to + count - LANES, NAME(load)(from + count - LANES));
+        return;
+    }
+    while (count >= 4) {
+        memcpy(to, from, 4 * sizeof(T));
+        to += 4, from += 4, count -= 4;
+    }
+    for (ptrdiff_t i = 0; i < count; i++)
+        to[i] = from[i];
+}
+
+ALWAYS void NAME(copy_steps)(T *restrict to, const T *restrict from, ptrdiff_t step, ptrdiff_t count)
+{
+    if (step == 1)
+        NAME(copy)(to, from, count);
+    else
+        for (ptrdiff_t i = 0; i < count; i++)
+            to[i] = from[i * step];
+}
+
+/* Smallest output along an axis whose cell o * stride + tap is at or after 0, and one past the last before size. */
+ALWAYS ptrdiff_t NAME(first)(ptrdiff_t tap, ptrdiff_t stride)
+{
+    return tap >= 0 ? 0 : (-tap - 1) / stride + 1;
+}
+
+ALWAYS ptrdiff_t NAME(end)(ptrdiff_t tap, ptrdiff_t stride, ptrdiff_t size)
+{
+    return tap >= size ? 0 : (size - 1 - tap) / stride + 1;
+}
+
+/* One row of columns:  for a run of outputs in one row of an image   zeros, cells, zeros */
+static void NAME(gather_row)(const Windows *g, const T *x, ptrdiff_t t, ptrdiff_t q, ptrdiff_t count, T *to)
+{
+    ptrdiff_t first = NAME(first)(g->tap_w[t], g->stride_w), end = NAME(end)(g->tap_w[t], g->stride_w, g->W);
+    ptrdiff_t image = q / (g->rows * g->columns), i = q / g->columns % g->rows, j = q % g->columns;
+    while (count > 0) {
+        ptrdiff_t run = g->columns - j < count ? g->columns - j : count;
+        ptrdiff_t h = i * g->stride_h + g->tap_h[t];
+        ptrdiff_t from = first < j ? j : first, until = end < j + run ? end : j + run;
+        if (h < 0 || h >= g->H || from >= until)
+            from = until = j + run;
+        for (ptrdiff_t o = j; o < from; o++)
+            to[o - j] = 0;
+        if (from < until) {
+            const T *cells = x + image * g->image + h * g->row + (from * g->stride_w + g->tap_w[t]) * g->cell;
+            ptrdiff_t step = g->stride_w * g->cell;
+            NAME(copy_steps)(to + from - j, cells, step, until - from);
+        }
+        for (ptrdiff_t o = until; o < j + run; o++)
+            to[o - j] = 0;
+        to += run, count -= run, j = 0;
+        if (++i == g->rows)
+            i = 0, image++;
+    }
+}
+
+static void NAME(gather_columns)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0,
+                                 ptrdiff_t count, void *columns, ptrdiff_t panel, ptrdiff_t row)
+{
+    for (ptrdiff_t q = 0; q < count; q += NR) {
+        ptrdiff_t run = count - q < NR ? count - q : NR;
+        T *to = (T *)columns + q / NR * panel;
+        for (ptrdiff_t k = k0; k < k1; k++, to += row)
+            NAME(gather_row)(g, (const T *)x + k / g->taps * g->channel, k % g->taps, q0 + q, run, to);
+    }
+}
+
+static void NAME(gather_rows)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0,
+                              ptrdiff_t count, void *rows, ptrdiff_t row)
+{
+    for (ptrdiff_t q = q0; q < q0 + count; q++) {
+        ptrdiff_t image = q / (g->rows * g->columns), i = q / g->columns % g->rows, j = q % g->columns;
+        const T *cells = (const T *)x + image * g->image;
+        T *to = (T *)rows + (q - q0) * row;
+        for (ptrdiff_t k = k0; k < k1;) {
+            ptrdiff_t t = k / g->channels, c = k % g->channels;
+            ptrdiff_t run = g->channels - c < k1 - k ? g->channels - c : k1 - k;
+            ptrdiff_t h = i * g->stride_h + g->tap_h[t], w = j * g->stride_w + g->tap_w[t];
+            if (h < 0 || h >= g->H || w < 0 || w >= g->W)
+                for (ptrdiff_t o = 0; o < run; o++)
+                    to[o] = 0;
+            else
+                NAME(copy_steps)(to, cells + h * g->row + w * g->cell + c * g->channel, g->channel, run);
+            to += run, k += run;
+        }
+    }
+}
+
+/* for a run of outputs in one row of an image, for c in channels: a run of cells; the inner loop is the one that
+   writes neighbours. */
+static void NAME(scatter)(const Places *p, void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, const void *buffer,
+                          ptrdiff_t channel, ptrdiff_t output)
+{
+    ptrdiff_t image = q0 / (p->rows * p->columns), i = q0 / p->columns % p->rows, j = q0 % p->columns;
+    const T *from = buffer;
+    while (count > 0) {
+        ptrdiff_t run = p->columns - j < count ? p->columns - j : count;
+        T *to = (T *)y + image * p->image + i * p->row + j * p->cell;
+        if (p->channel == 1)
+            for (ptrdiff_t o = 0; o < run; o++)
+                for (ptrdiff_t c = 0; c < C; c++)
+                    to[o * p->cell + c] = from[o * output + c * channel];
+        else if (p->cell == 1 && output == 1)
+            for (ptrdiff_t c = 0; c < C; c++)
+                NAME(copy)(to + c * p->channel, from + c * channel, run);
+        else
+            for (ptrdiff_t c = 0; c < C; c++)
+                for (ptrdiff_t o = 0; o < run; o++)
+                    to[c * p->channel + o * p->cell] = from[c * channel + o * output];
+        from += run * output, count -= run, j = 0;
+        if (++i == p->rows)
+            i = 0, image++;
+    }
+}
+
+#define NAMED_TABLE NAME(kernels)
+static const Kernels NAMED_TABLE = {
+    MR,
+    NR,
+    NAME(multiply),
+    NAME(pack),
+    NAME(gather_columns),
+    NAME(gather_rows),
+    NAME(scatter),
+};
+
+#undef NAMED_TABLE
+#undef JOIN
+#undef JOINED
+#undef NAME
+#undef ALWAYS
+#undef Vector
+#undef Mask
+#undef LANES
+#undef NR
