@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 try:
     from . import _im2col, _naive, _norm, _tiled  # noqa: F401
 except ImportError as error:
+    if not (error.name or "").startswith("cnnfast"):  # NumPy is what is missing
+        raise
     raise ImportError(
         "cnnfast is not compiled here: run `python -m pip install .` in its source folder,"
         f" and import it from elsewhere ({error})"
     ) from None
 
-from . import cpu, reference
+from . import cpu
 from .algorithms import Plan, plan_conv2d
 from .columns import col2im, im2col
-from .config import __version__, show_config
+from .config import show_config
 from .conv import (
     conv2d,
     conv2d_backward,
@@ -46,6 +50,13 @@ from .pool import (
     max_pool2d_forward,
 )
 from .threads import get_num_threads, num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from . import reference
+
+    __version__: str
 
 __all__ = [
     "Plan",
@@ -87,3 +98,16 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+
+def __getattr__(name: str) -> ModuleType | str:
+    """Get at first use what would make the import slow."""
+    if name == "__version__":
+        from .config import version
+
+        return version()
+    if name == "reference":
+        from importlib import import_module
+
+        return import_module(".reference", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,8 +5,8 @@ one asked for, which never falls back silently. Each algorithm is one compiled m
 functions around one convolution ``y = x * w``, on views in the order N, C, H, W:
 
 - ``forward(conv, x, w, b, relu, y)`` computes ``y = relu(x * w + b)``;
-- ``input_gradient(conv, dy, w, b, relu, dx)`` computes ``dx = relu(what dy scatters through w + b)``,
-  the transposed convolution;
+- ``input_gradient(conv, dy, w, b, relu, dx)`` computes ``dx = relu(what dy scatters through w +
+  b)``, the transposed convolution;
 - ``gradients(conv, x, w, dy, dx, dw, db)`` sets dx, and adds to dw and db, what dy contributes;
   those of them that are None are left out.
 """
@@ -14,16 +14,17 @@ functions around one convolution ``y = x * w``, on views in the order N, C, H, W
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import SupportsIndex, TypeAlias
+from dataclasses import dataclass, field
+from typing import Generic, SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _im2col, _naive, _tiled, geometry
 from .arrays import DTYPES, LAYOUTS, FloatArray, check_choice
-from .geometry import Convolution, IntPair, Padding
+from .geometry import Convolution, IntPair, Padding, Window, shown
+
+Problem = TypeVar("Problem", Convolution, Window)
 
 Product: TypeAlias = Callable[
     [Convolution, FloatArray, FloatArray, FloatArray, bool, FloatArray], None
@@ -43,11 +44,17 @@ Gradients: TypeAlias = Callable[
 
 
 @dataclass(frozen=True)
-class Algorithm:
-    """One way to compute a convolution and its gradients."""
+class Candidate(Generic[Problem]):
+    """One way to solve a kind of problem."""
 
     name: str
-    why_not: Callable[[Convolution], str | None]  # None: it can do this problem
+    why_not: Callable[[Problem], str | None]  # None: it can do this problem
+
+
+@dataclass(frozen=True)
+class Algorithm(Candidate[Convolution]):
+    """One way to compute a convolution and its gradients."""
+
     workspace_bytes: Callable[[Convolution], int]
     forward: Product
     input_gradient: Product
@@ -55,14 +62,11 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
-class PoolAlgorithm:
+class PoolAlgorithm(Candidate[Window]):
     """One way to pool."""
 
-    name: str
-    why_not: Callable[[geometry.Window], str | None]
 
-
-def _always(problem: Convolution | geometry.Window) -> None:
+def _always(problem: Convolution | Window) -> None:
     """Return no reason against: the algorithm does every problem."""
 
 
@@ -116,7 +120,7 @@ class Plan:
     """
 
     algorithm: str
-    refusals: dict[str, str]
+    refusals: dict[str, str] = field(hash=False)
     flops: int
     bytes: int
     workspace_bytes: int
@@ -126,7 +130,7 @@ def plan_conv2d(
     x_shape: Sequence[SupportsIndex],
     w_shape: Sequence[SupportsIndex],
     *,
-    dtype: str = "float32",
+    dtype: npt.DTypeLike = "float32",
     stride: IntPair = 1,
     padding: Padding = 0,
     dilation: IntPair = 1,
@@ -142,8 +146,8 @@ def plan_conv2d(
         Shape of x, in ``layout``.
     w_shape : tuple of 4 ints
         ``(F, C/groups, KH, KW)``.
-    dtype : {"float32", "float64"}
-        Dtype of x and w.
+    dtype : dtype
+        Of x and w, float32 or float64.
     stride, padding, dilation, groups, layout, algorithm
         As for `conv2d`.
 
@@ -167,11 +171,10 @@ def plan_conv2d(
     True
     """
     check_choice("layout", layout, LAYOUTS)
-    check_choice("dtype", dtype, tuple(known.name for known in DTYPES))
     conv = geometry.convolution(
-        geometry.array_shape("x_shape", x_shape, 4),
-        geometry.array_shape("w_shape", w_shape, 4),
-        dtype,
+        geometry.array_shape("x_shape", x_shape, 4, 0),
+        geometry.array_shape("w_shape", w_shape, 4, 1),
+        _dtype_name(dtype),
         stride,
         padding,
         dilation,
@@ -188,25 +191,36 @@ def plan_conv2d(
     )
 
 
-@lru_cache(maxsize=1024)  # a choice is some hundred bytes
 def select(conv: Convolution, algorithm: str) -> Algorithm:
     """Return the algorithm asked for, or with "auto" the first that can do the problem."""
-    return _first_able(ALGORITHMS, conv, algorithm)
+    return ALGORITHMS[_first_able(ALGORITHMS, conv, algorithm)]
 
 
-def check_pool_algorithm(window: geometry.Window, algorithm: str) -> None:
+def check_pool_algorithm(window: Window, algorithm: str) -> None:
     """ValueError or TypeError unless the algorithm is "auto" or can do this pool."""
     _first_able(POOL_ALGORITHMS, window, algorithm)
 
 
-def _first_able(algorithms, problem, asked: str):
+def _dtype_name(value: npt.DTypeLike) -> str:
+    """Name of float32 or float64, however it is written."""
+    try:
+        dtype = np.dtype("V" if value is None else value)  # None would be float64
+    except Exception:  # several, depending on what is wrong
+        dtype = np.dtype("V")
+    if dtype not in DTYPES:
+        raise TypeError(f"dtype must be float32 or float64, got {shown(value)}")
+    return dtype.name
+
+
+def _first_able(algorithms: Sequence[Candidate[Problem]], problem: Problem, asked: str) -> int:
+    """Place in the list of the algorithm asked for, or of the first that can do the problem."""
     check_choice("algorithm", asked, ("auto", *(candidate.name for candidate in algorithms)))
-    for candidate in algorithms:
+    for place, candidate in enumerate(algorithms):
         reason = candidate.why_not(problem)
         if asked == candidate.name and reason:
             raise ValueError(f"algorithm {asked!r} cannot do this problem: {reason}")
         if asked in ("auto", candidate.name) and not reason:
-            return candidate
+            return place
     raise ValueError(f"no algorithm can do this problem: {problem}")
 
 

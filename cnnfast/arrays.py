@@ -13,6 +13,8 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .geometry import shown
+
 FloatArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 FloatDtype: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
 
@@ -42,13 +44,16 @@ def float_array(name: str, value: npt.ArrayLike, ndim: int) -> FloatArray:
 
 
 def readable(name: str, value: npt.ArrayLike) -> np.ndarray:
-    """``value`` as an ndarray of native byte order and alignment."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array: fill it first, for example {name}.filled(0)")
+    """``value`` as an ndarray of native byte order and alignment.
+
+    It is a new object even where it is no copy: what the caller does to the shape of theirs later
+    does not reach ours.
+    """
+    check_unmasked(name, value)
     if isinstance(value, np.ndarray):
-        array = np.asarray(value)
+        array = np.asarray(value).view()
     elif value is None or isinstance(value, (str, bytes, dict)):
-        raise TypeError(f"{name} must be an array, got {value!r}")
+        raise TypeError(f"{name} must be an array, got {shown(value)}")
     else:
         try:
             array = np.asarray(value)
@@ -100,17 +105,17 @@ def result(
     """A new array, or ``out`` once it is known to be fit for the result."""
     if out is None:
         return np.empty(shape, dtype)
-    check_writable("out", out, shape, dtype)
-    for name, array in inputs.items():
-        if array is not None and overlap(out, array):
-            raise ValueError(f"out must not overlap {name}: pass another array")
-    return out
+    y = writable("out", out, shape, dtype)
+    check_apart("out", y, **inputs)
+    return y
 
 
-def check_writable(name: str, array: FloatArray, shape: tuple[int, ...], dtype: FloatDtype) -> None:
-    """TypeError or ValueError unless the kernels may write to the caller's array."""
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be an ndarray, got {type(array).__name__}")
+def writable(name: str, value: FloatArray, shape: tuple[int, ...], dtype: FloatDtype) -> FloatArray:
+    """Return the caller's array, whatever its subclass, as an ndarray that the kernels may fill."""
+    check_unmasked(name, value)
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be an ndarray, got {type(value).__name__}")
+    array = np.asarray(value).view()
     if array.dtype != dtype or not array.dtype.isnative:
         raise TypeError(f"{name} must have dtype {dtype}, got {array.dtype.str}")
     check_shape(name, array, shape)
@@ -120,9 +125,40 @@ def check_writable(name: str, array: FloatArray, shape: tuple[int, ...], dtype: 
         raise ValueError(f"{name} is misaligned: its data must begin at a multiple of its itemsize")
     if _overlaps_itself(array):
         raise ValueError(f"{name} overlaps itself (strides {array.strides}): pass a plain array")
+    return array
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> bool:
+def check_apart(name: str, array: FloatArray, **others: FloatArray | None) -> None:
+    """ValueError if an array that is written to shares a number with another."""
+    for other_name, other in others.items():
+        if other is not None and _overlap(array, other):
+            raise ValueError(f"{name} must not overlap {other_name}: pass another array")
+
+
+def check_unmasked(name: str, value: object) -> None:
+    """TypeError for a masked array, whose mask the kernels would not see."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: fill it first, for example {name}.filled(0)")
+
+
+def check_cache(cache: object, kind: type, source: str) -> None:
+    """TypeError unless the cache is one that the forward pass called ``source`` returns."""
+    if not isinstance(cache, kind):
+        raise TypeError(f"cache must come from {source}, got {type(cache).__name__}")
+
+
+def check_cached(dtype: FloatDtype, **arrays: tuple[np.ndarray, tuple[int, ...]]) -> None:
+    """ValueError unless the arrays of a cache, each given with its shape, are as forward left them.
+
+    They are handed to kernels that trust them, and a cache can be forged.
+    """
+    for name, (array, shape) in arrays.items():
+        plain = type(array) is np.ndarray and array.flags.aligned
+        if not (plain and array.shape == shape and array.dtype == dtype):
+            raise ValueError(f"cache.{name} must be an array of shape {shape} and dtype {dtype}")
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays share a number; True also where that is too hard to tell."""
     try:
         return np.shares_memory(a, b, max_work=OVERLAP_WORK)
@@ -133,17 +169,17 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """TypeError unless ``value`` is a string, ValueError unless it is one of the choices."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {choices}, got {value!r}")
+        raise TypeError(f"{name} must be one of {choices}, got {shown(value)}")
     if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        raise ValueError(f"{name} must be one of {choices}, got {shown(value)}")
 
 
 def check_needs(needs: str) -> None:
     """TypeError unless ``needs`` is a string, ValueError unless of the letters x, w, b."""
     if not isinstance(needs, str):
-        raise TypeError(f"needs must be a string of the letters x, w and b, got {needs!r}")
+        raise TypeError(f"needs must be a string of the letters x, w and b, got {shown(needs)}")
     if not set(needs) <= set("xwb"):
-        raise ValueError(f"needs must consist of the letters x, w and b, got {needs!r}")
+        raise ValueError(f"needs must consist of the letters x, w and b, got {shown(needs)}")
 
 
 def nchw(array: AnyArray, layout: str) -> AnyArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
@@ -11,16 +10,21 @@ from . import cpu
 from .algorithms import ALGORITHMS
 from .threads import get_num_threads
 
-try:
-    __version__ = version("cnnfast")
-except PackageNotFoundError:  # compiled in place, not installed
-    __version__ = "unknown"
+
+def version() -> str:
+    """Return the version that is installed."""
+    from importlib import metadata  # here, because it is slow to import and rarely asked for
+
+    try:
+        return metadata.version("cnnfast")
+    except metadata.PackageNotFoundError:  # compiled in place, not installed
+        return "unknown"
 
 
 def config() -> dict[str, str]:
     """Return what is installed and in use, as names and values."""
     return {
-        "cnnfast": __version__,
+        "cnnfast": version(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "numpy": np.__version__,
         "platform": f"{platform.system()} {platform.machine()}",

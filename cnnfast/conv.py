@@ -19,6 +19,8 @@ from .algorithms import Algorithm, select
 from .arrays import (
     LAYOUTS,
     FloatArray,
+    check_cache,
+    check_cached,
     check_choice,
     check_needs,
     float_array,
@@ -35,7 +37,7 @@ MASKED_BYTES = 16 * 2**20  # of dy that are copied at a time to clear what ReLU 
 
 @dataclass(frozen=True, eq=False)
 class _Cache:
-    """What a forward pass leaves for its backward pass; the arrays are the caller's, not copies."""
+    """What a forward pass leaves for its backward pass; the arrays are views, not copies."""
 
     x: FloatArray
     w: FloatArray
@@ -45,10 +47,12 @@ class _Cache:
     algorithm: Algorithm
 
 
+@dataclass(frozen=True, eq=False)
 class Conv2dCache(_Cache):
     """Cache of `conv2d_forward`: x is the image side of ``conv``, y its output side."""
 
 
+@dataclass(frozen=True, eq=False)
 class ConvTranspose2dCache(_Cache):
     """Cache of `conv_transpose2d_forward`: x is the output side of ``conv``, y its image side."""
 
@@ -136,7 +140,7 @@ def conv2d(
         x.shape, w.shape, x.dtype.name, stride, padding, dilation, groups, layout
     )
     y, _ = _convolve(conv, x, w, b, relu, algorithm, out)
-    return y
+    return y if out is None else out
 
 
 def conv2d_forward(
@@ -174,6 +178,7 @@ def conv2d_forward(
     return _convolve(conv, x, w, b, relu, algorithm, None)
 
 
+@np.errstate(all="ignore")  # what is not finite goes where the formula sends it, in silence
 def conv2d_backward(
     dy: npt.ArrayLike, cache: Conv2dCache, *, needs: str = "xwb"
 ) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
@@ -215,9 +220,9 @@ def conv2d_backward(
     >>> db is None
     True
     """
-    _check_cache(cache, Conv2dCache, "conv2d_forward")
+    check_cache(cache, Conv2dCache, "conv2d_forward")
     x, w, conv = cache.x, cache.w, cache.conv
-    dy, dx, dw, db = _gradient_arrays(dy, cache, conv.output_shape, needs)
+    dy, dx, dw, db = _gradient_arrays(dy, cache, conv.image_shape, conv.output_shape, conv.F, needs)
     x_nchw, dx_nchw = nchw(x, conv.layout), nchw(dx, conv.layout)
     for images, part in _through_activation(dy, cache):
         dx_part = None if dx_nchw is None else dx_nchw[images]
@@ -288,7 +293,7 @@ def conv_transpose2d(
         x.shape, w.shape, x.dtype.name, stride, padding, output_padding, dilation, groups, layout
     )
     y, _ = _convolve_transposed(conv, x, w, b, relu, algorithm, out)
-    return y
+    return y if out is None else out
 
 
 def conv_transpose2d_forward(
@@ -327,6 +332,7 @@ def conv_transpose2d_forward(
     return _convolve_transposed(conv, x, w, b, relu, algorithm, None)
 
 
+@np.errstate(all="ignore")
 def conv_transpose2d_backward(
     dy: npt.ArrayLike, cache: ConvTranspose2dCache, *, needs: str = "xwb"
 ) -> tuple[FloatArray | None, FloatArray | None, FloatArray | None]:
@@ -354,9 +360,9 @@ def conv_transpose2d_backward(
     TypeError, ValueError
         For a dy or cache that does not fit.
     """
-    _check_cache(cache, ConvTranspose2dCache, "conv_transpose2d_forward")
+    check_cache(cache, ConvTranspose2dCache, "conv_transpose2d_forward")
     x, w, conv = cache.x, cache.w, cache.conv
-    dy, dx, dw, db = _gradient_arrays(dy, cache, conv.image_shape, needs)
+    dy, dx, dw, db = _gradient_arrays(dy, cache, conv.output_shape, conv.image_shape, conv.C, needs)
     x_nchw, dx_nchw = nchw(x, conv.layout), nchw(dx, conv.layout)
     no_bias = np.zeros(conv.F, x.dtype)
     for images, part in _through_activation(dy, cache):
@@ -369,6 +375,7 @@ def conv_transpose2d_backward(
     return dx, dw, None if db is None else db.astype(x.dtype)
 
 
+@np.errstate(all="ignore")
 def _convolve(
     conv: Convolution,
     x: FloatArray,
@@ -381,11 +388,13 @@ def _convolve(
     chosen = select(conv, algorithm)
     b = None if b is None else parameter("b", b, (conv.F,), x)
     y = result(out, conv.output_shape, x.dtype, x=x, w=w, b=b)
-    bias = np.zeros(conv.F, x.dtype) if b is None else b
-    chosen.forward(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
-    return y, Conv2dCache(x, w, b, y if relu else None, conv, chosen)
+    if conv.N:
+        bias = np.zeros(conv.F, x.dtype) if b is None else b
+        chosen.forward(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
+    return y, Conv2dCache(x, w, b, y.view() if relu else None, conv, chosen)
 
 
+@np.errstate(all="ignore")
 def _convolve_transposed(
     conv: Convolution,
     x: FloatArray,
@@ -398,9 +407,10 @@ def _convolve_transposed(
     chosen = select(conv, algorithm)
     b = None if b is None else parameter("b", b, (conv.C,), x)
     y = result(out, conv.image_shape, x.dtype, x=x, w=w, b=b)
-    bias = np.zeros(conv.C, x.dtype) if b is None else b
-    chosen.input_gradient(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
-    return y, ConvTranspose2dCache(x, w, b, y if relu else None, conv, chosen)
+    if conv.N:
+        bias = np.zeros(conv.C, x.dtype) if b is None else b
+        chosen.input_gradient(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
+    return y, ConvTranspose2dCache(x, w, b, y.view() if relu else None, conv, chosen)
 
 
 def _operands(
@@ -419,11 +429,20 @@ def _operands(
 
 
 def _gradient_arrays(
-    dy: npt.ArrayLike, cache: _Cache, dy_shape: tuple[int, ...], needs: str
+    dy: npt.ArrayLike,
+    cache: _Cache,
+    x_shape: tuple[int, ...],
+    dy_shape: tuple[int, ...],
+    filters: int,
+    needs: str,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None, npt.NDArray[np.float64] | None]:
     """Return dy as a float array, and what ``needs`` names of dx, dw and db; the last two zero."""
     check_needs(needs)
-    x, w, b = cache.x, cache.w, cache.b
+    x, w, b, y = cache.x, cache.w, cache.b, cache.y
+    known = {"x": (x, x_shape), "w": (w, cache.conv.weight_shape)}
+    known |= {} if b is None else {"b": (b, (filters,))}
+    known |= {} if y is None else {"y": (y, dy_shape)}
+    check_cached(np.dtype(cache.conv.dtype), **known)
     return (
         gradient(dy, dy_shape, x.dtype),
         np.empty(x.shape, x.dtype) if "x" in needs else None,
@@ -435,15 +454,12 @@ def _gradient_arrays(
 def _through_activation(dy: FloatArray, cache: _Cache) -> Iterator[tuple[slice, FloatArray]]:
     """Yield dy, or a few images at a time of dy with 0 where ReLU cut y off; as N, C, H, W."""
     dy, y = nchw(dy, cache.conv.layout), nchw(cache.y, cache.conv.layout)
-    if y is None or not len(dy):
+    if not len(dy):
+        return
+    if y is None:
         yield slice(None), dy
         return
     step = max(1, MASKED_BYTES // dy[0].nbytes)
     for n in range(0, len(dy), step):
         images = slice(n, n + step)
         yield images, np.where(y[images] <= 0, dy.dtype.type(0), dy[images])
-
-
-def _check_cache(cache: _Cache, kind: type[_Cache], source: str) -> None:
-    if not isinstance(cache, kind):
-        raise TypeError(f"cache must come from {source}, got {type(cache).__name__}")

@@ -86,4 +86,4 @@ def _use(argument: str, name: str) -> None:
 
 _built: dict[str, bool] = _tiled.built_sets()
 _current = ""
-_use(VARIABLE, os.environ.get(VARIABLE, available()[0]))
+_use(VARIABLE, os.environ.get(VARIABLE) or available()[0])

@@ -21,6 +21,8 @@ from typing import NamedTuple, SupportsIndex, TypeAlias
 INT64_MAX = 2**63 - 1  # bytes and cells that the machine can count
 INT32_MAX = 2**31 - 1  # the largest stride, padding, dilation, kernel_size: safe to multiply
 
+MOST_SHOWN = 200  # letters of a wrong value in a message
+
 IntPair: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 Padding: TypeAlias = str | SupportsIndex | Sequence[SupportsIndex | Sequence[SupportsIndex]]
 Sides: TypeAlias = tuple[int, int]  # cells before and after
@@ -115,6 +117,22 @@ def shape_in(layout: str, n: int, c: int, h: int, w: int) -> tuple[int, int, int
     return (n, h, w, c) if layout == "NHWC" else (n, c, h, w)
 
 
+def shown(value: object) -> str:
+    """``value`` as messages show it: not at any length, and even if it cannot be shown."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of very many digits, or whatever else a repr may do
+        return f"something of type {type(value).__name__} that cannot be shown"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def boolean(name: str, value: object) -> bool:
+    """``value`` if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return value
+
+
 def integer(name: str, value: object, least: int) -> int:
     """``value`` as an int of at least ``least`` (0 or 1); bool and float are not ints."""
     return _checked(name, value, _index(name, value, "an int"), least)
@@ -126,7 +144,7 @@ def pair(name: str, value: object, least: int) -> tuple[int, int]:
         number = _checked(name, value, _index(name, value, "an int or a pair of ints"), least)
         return number, number
     if len(value) != 2:
-        raise ValueError(f"{name} must have 2 entries, got {len(value)}: {value!r}")
+        raise ValueError(f"{name} must have 2 entries, got {len(value)}: {shown(value)}")
     height, width = (_index(name, entry, "an int or a pair of ints") for entry in value)
     return _checked(name, value, height, least), _checked(name, value, width, least)
 
@@ -138,11 +156,11 @@ def paddings(value: object) -> str | tuple[Sides, Sides]:
             return (0, 0), (0, 0)
         if value == "same":
             return value
-        raise ValueError(f"padding must be 'valid', 'same' or ints, got {value!r}")
+        raise ValueError(f"padding must be 'valid', 'same' or ints, got {shown(value)}")
     if not isinstance(value, (tuple, list)):
         value = (value, value)
     if len(value) != 2:
-        raise ValueError(f"padding must have 2 entries, got {len(value)}: {value!r}")
+        raise ValueError(f"padding must have 2 entries, got {len(value)}: {shown(value)}")
     vertical, horizontal = (pair("padding", entry, 0) for entry in value)
     return vertical, horizontal
 
@@ -223,8 +241,8 @@ def convolution(
     layout: str,
 ) -> Convolution:
     """Return the convolution that a call asks for; ValueError or TypeError if it asks for none."""
-    N, C, *image = in_nchw(layout, x_shape)
-    F, group_channels, *kernel = w_shape
+    N, C, height, width = in_nchw(layout, x_shape)
+    F, group_channels, KH, KW = w_shape
     groups = _check_groups(groups, C, F)
     if group_channels * groups != C:
         raise ValueError(
@@ -232,8 +250,8 @@ def convolution(
             f" x has {C} (layout {layout}, shape {x_shape})"
         )
     window = convolution_window(
-        tuple(image),
-        tuple(kernel),
+        (height, width),
+        (KH, KW),
         pair("stride", stride, 1),
         paddings(padding),
         pair("dilation", dilation, 1),
@@ -255,8 +273,8 @@ def transposed_convolution(
     layout: str,
 ) -> Convolution:
     """Return the convolution whose input gradient the transposed one is: x is its output side."""
-    N, F, *image = in_nchw(layout, x_shape)
-    w_channels, group_channels, *kernel = w_shape
+    N, F, height, width = in_nchw(layout, x_shape)
+    w_channels, group_channels, KH, KW = w_shape
     if w_channels != F:
         raise ValueError(
             f"w expects {w_channels} input channels (w.shape[0]),"
@@ -266,8 +284,8 @@ def transposed_convolution(
     C = group_channels * groups
     _check_groups(groups, F, C)
     window = transposed_window(
-        tuple(image),
-        tuple(kernel),
+        (height, width),
+        (KH, KW),
         pair("stride", stride, 1),
         paddings(padding),
         pair("output_padding", output_padding, 0),
@@ -287,8 +305,6 @@ def pool(
     ceil_mode: bool,
 ) -> Window:
     """Return the window that a pooling call asks for; its stride is kernel_size unless given."""
-    if not isinstance(ceil_mode, bool):
-        raise TypeError(f"ceil_mode must be True or False, got {ceil_mode!r}")
     kernel = pair("kernel_size", kernel_size, 1)
     return pool_window(
         image,
@@ -296,7 +312,7 @@ def pool(
         kernel if stride is None else pair("stride", stride, 1),
         paddings(padding),
         pair("dilation", dilation, 1),
-        ceil_mode,
+        boolean("ceil_mode", ceil_mode),
     )
 
 
@@ -325,13 +341,13 @@ def in_nchw(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def array_shape(name: str, value: object, ndim: int) -> tuple[int, ...]:
-    """Return the shape of an array that need not exist; only its first extent may be 0."""
+def array_shape(name: str, value: object, ndim: int, first: int) -> tuple[int, ...]:
+    """Return the shape of an array that need not exist; its first extent is at least ``first``."""
     if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{name} must be a tuple of {ndim} ints, got {value!r}")
+        raise TypeError(f"{name} must be a tuple of {ndim} ints, got {shown(value)}")
     if len(value) != ndim:
-        raise ValueError(f"{name} must have {ndim} entries, got {len(value)}: {value!r}")
-    return tuple(integer(name, entry, int(i > 0)) for i, entry in enumerate(value))
+        raise ValueError(f"{name} must have {ndim} entries, got {len(value)}: {shown(value)}")
+    return tuple(integer(name, entry, 1 if i else first) for i, entry in enumerate(value))
 
 
 def check_bytes(name: str, shape: Sequence[int], itemsize: int) -> None:
@@ -355,15 +371,15 @@ def _index(name: str, value: object, wanted: str) -> int:
             return operator.index(value)
         except TypeError:  # an array of several integers
             pass
-    raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    raise TypeError(f"{name} must be {wanted}, got {shown(value)}")
 
 
 def _checked(name: str, value: object, number: int, least: int) -> int:
     if number < least:
         needed = "positive" if least else "non-negative"
-        raise ValueError(f"{name} must be {needed}, got {value!r}")
+        raise ValueError(f"{name} must be {needed}, got {shown(value)}")
     if number > INT32_MAX:
-        raise ValueError(f"{name} is too large: at most {INT32_MAX}, got {value!r}")
+        raise ValueError(f"{name} is too large: at most {INT32_MAX}, got {shown(value)}")
     return number
 
 

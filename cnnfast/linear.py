@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy.typing as npt
 
-from .arrays import FloatArray, check_shape, check_writable, float_array, readable
-from .conv import Conv2dCache, conv2d, conv2d_backward, conv2d_forward
+from .arrays import FloatArray, check_cache, check_shape, float_array, readable, writable
+from .conv import MASKED_BYTES, Conv2dCache, conv2d, conv2d_backward, conv2d_forward
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +61,10 @@ def linear(
     array([[11.,  0.]])
     """
     x, w = _operands(x, w)
-    image_out = None
+    pixels = None
     if out is not None:
-        check_writable("out", out, (len(x), len(w)), x.dtype)
-        image_out = _pixels(out)
-    y = conv2d(_pixels(x), _taps(w), b, layout="NHWC", activation=activation, out=image_out)
+        pixels = _pixels(writable("out", out, (len(x), len(w)), x.dtype))
+    y = conv2d(_pixels(x), _taps(w), b, layout="NHWC", activation=activation, out=pixels)
     return y.reshape(len(x), len(w)) if out is None else out
 
 
@@ -91,7 +90,10 @@ def linear_forward(
         References to x, w, b (and y, with an activation).
     """
     x, w = _operands(x, w)
-    y, cache = conv2d_forward(_pixels(x), _taps(w), b, layout="NHWC", activation=activation)
+    images = _pixels(x)
+    if activation is not None and len(x) * len(w) * x.itemsize > MASKED_BYTES:
+        images = x.reshape(len(x), 1, 1, -1)  # ReLU's gradient takes some at a time
+    y, cache = conv2d_forward(images, _taps(w), b, layout="NHWC", activation=activation)
     return y.reshape(len(x), len(w)), LinearCache(x, w, cache)
 
 
@@ -114,11 +116,11 @@ def linear_backward(
     dx, dw, db : ndarray or None
         In the shapes of x, w and b; None for what is not needed, and for db where there was no b.
     """
-    if not isinstance(cache, LinearCache):
-        raise TypeError(f"cache must come from linear_forward, got {type(cache).__name__}")
+    check_cache(cache, LinearCache, "linear_forward")
     dy = readable("dy", dy)
     check_shape("dy", dy, (len(cache.x), len(cache.w)))
-    dx, dw, db = conv2d_backward(_pixels(dy), cache.conv, needs=needs)
+    images = dy.reshape(cache.conv.conv.output_shape)
+    dx, dw, db = conv2d_backward(images, cache.conv, needs=needs)
     return (
         None if dx is None else dx.reshape(cache.x.shape),
         None if dw is None else dw.reshape(cache.w.shape),

@@ -1,8 +1,8 @@
 """Batch and group normalisation: check, allocate, call, and put the statistics of planes together.
 
 The kernels of norm.pyx sum over planes ``x[n, c]``; here the sums of the planes that share a mean
-become one mean and one variance (in float64, arrays of N x C numbers), and the three or four
-numbers per plane that the scaling needs. Sources: Ioffe and Szegedy, "Batch normalization",
+become one mean and one variance (in float64), and the three or four numbers per plane that the
+scaling needs. Sources: Ioffe and Szegedy, "Batch normalization",
 arXiv:1502.03167; Wu and He, "Group normalization", arXiv:1803.08494.
 """
 
@@ -20,22 +20,24 @@ from . import _norm
 from .arrays import (
     LAYOUTS,
     FloatArray,
+    check_apart,
+    check_cache,
+    check_cached,
     check_choice,
-    check_writable,
     float_array,
     gradient,
     nchw,
-    overlap,
     parameter,
+    writable,
 )
-from .geometry import in_nchw, integer
+from .geometry import in_nchw, integer, shown
 
-PlaneArray: TypeAlias = npt.NDArray[np.float64]  # (N, C), a number for each plane
+PlaneArray: TypeAlias = npt.NDArray[np.float64]  # (N, C), or (1, C) where all images share them
 
 
 @dataclass(frozen=True, eq=False)
 class NormCache:
-    """What a forward pass leaves for its backward; x and gamma are the caller's, not copies."""
+    """What a forward pass leaves for its backward; x and gamma are views, not copies."""
 
     x: FloatArray
     gamma: FloatArray
@@ -45,14 +47,17 @@ class NormCache:
     layout: str
 
 
+@dataclass(frozen=True, eq=False)
 class BatchNorm2dCache(NormCache):
     """Cache of `batch_norm2d_forward`."""
 
 
+@dataclass(frozen=True, eq=False)
 class GroupNormCache(NormCache):
     """Cache of `group_norm_forward`."""
 
 
+@np.errstate(all="ignore")  # what is not finite goes where the formula sends it, in silence
 def batch_norm2d(
     x: npt.ArrayLike,
     gamma: npt.ArrayLike,
@@ -100,14 +105,16 @@ def batch_norm2d(
     >>> cnnfast.batch_norm2d(np.full((1, 1, 1, 2), 5.0), 2 * one, one, 3 * one, 4 * one - 1e-5)
     array([[[[3., 3.]]]])
     """
-    x, gamma, beta = _operands(x, gamma, beta, eps, layout)
+    x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
     mean = parameter("running_mean", running_mean, gamma.shape, x)
     var = parameter("running_var", running_var, gamma.shape, x)
+    if not len(x):
+        return np.empty(x.shape, x.dtype)
     factor = gamma / np.sqrt(var.astype(np.float64) + eps)
-    planes = _planes(x, layout)
-    return _scaled(x, layout, *(_spread(each, planes) for each in (mean, factor, beta)))
+    return _scaled(x, layout, mean, factor, beta)
 
 
+@np.errstate(all="ignore")
 def batch_norm2d_forward(
     x: npt.ArrayLike,
     gamma: npt.ArrayLike,
@@ -146,23 +153,23 @@ def batch_norm2d_forward(
     TypeError, ValueError, MemoryError
         As `conv2d`; ValueError for an empty batch, which has no mean.
     """
-    x, gamma, beta = _operands(x, gamma, beta, eps, layout)
-    _check_real("momentum", momentum)
+    x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
+    momentum = _real("momentum", momentum)
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be between 0 and 1, got {momentum!r}")
     count = x.size // gamma.size
     if count == 0:
         raise ValueError(f"x must have at least one value per channel, got shape {x.shape}")
-    _check_running(x, gamma.shape, running_mean, running_var)
-    if count == 1 and running_var is not None:
+    running = _running(x, gamma, beta, running_mean, running_var)
+    if count == 1 and running:
         raise ValueError(
             f"running_var needs at least two values per channel, got x of shape {x.shape}"
         )
     mean, var = _statistics(x, layout, None)
-    if running_mean is not None and running_var is not None:
-        running_mean += momentum * (mean[0] - running_mean)
-        running_var += momentum * (var[0] * (count / (count - 1)) - running_var)
     y, inverse_std = _normalized(x, gamma, beta, mean, var, eps, layout)
+    if running:  # last, when nothing can fail any more
+        running[0][...] += momentum * (mean[0] - running[0])
+        running[1][...] += momentum * (var[0] * (count / (count - 1)) - running[1])
     return y, BatchNorm2dCache(x, gamma, mean, inverse_std, None, layout)
 
 
@@ -187,8 +194,7 @@ def batch_norm2d_backward(
     dx, dgamma, dbeta : ndarray
         In the shapes of x, gamma and beta.
     """
-    if not isinstance(cache, BatchNorm2dCache):
-        raise TypeError(f"cache must come from batch_norm2d_forward, got {type(cache).__name__}")
+    check_cache(cache, BatchNorm2dCache, "batch_norm2d_forward")
     return _gradients(dy, cache)
 
 
@@ -245,6 +251,7 @@ def group_norm(
     return y
 
 
+@np.errstate(all="ignore")
 def group_norm_forward(
     x: npt.ArrayLike,
     gamma: npt.ArrayLike,
@@ -268,10 +275,15 @@ def group_norm_forward(
     cache : GroupNormCache
         For `group_norm_backward`.
     """
-    x, gamma, beta = _operands(x, gamma, beta, eps, layout)
+    x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
     groups = integer("num_groups", num_groups, 1)
     if gamma.size % groups:
         raise ValueError(f"x has {gamma.size} channels, not divisible by num_groups {groups}")
+    if not len(x):
+        nothing = np.empty((0, gamma.size))
+        return np.empty(x.shape, x.dtype), GroupNormCache(
+            x, gamma, nothing, nothing, groups, layout
+        )
     mean, var = _statistics(x, layout, groups)
     y, inverse_std = _normalized(x, gamma, beta, mean, var, eps, layout)
     return y, GroupNormCache(x, gamma, mean, inverse_std, groups, layout)
@@ -296,47 +308,52 @@ def group_norm_backward(
     dx, dgamma, dbeta : ndarray
         In the shapes of x, gamma and beta.
     """
-    if not isinstance(cache, GroupNormCache):
-        raise TypeError(f"cache must come from group_norm_forward, got {type(cache).__name__}")
+    check_cache(cache, GroupNormCache, "group_norm_forward")
     return _gradients(dy, cache)
 
 
 def _operands(
     x: npt.ArrayLike, gamma: npt.ArrayLike, beta: npt.ArrayLike, eps: float, layout: str
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
     check_choice("layout", layout, LAYOUTS)
-    _check_real("eps", eps)
+    eps = _real("eps", eps)
     if not (eps > 0 and math.isfinite(eps)):
         raise ValueError(f"eps must be positive and finite, got {eps!r}")
     x = float_array("x", x, 4)
     channels = in_nchw(layout, x.shape)[1]
-    return x, parameter("gamma", gamma, (channels,), x), parameter("beta", beta, (channels,), x)
+    gamma = parameter("gamma", gamma, (channels,), x)
+    return x, gamma, parameter("beta", beta, (channels,), x), eps
 
 
-def _check_real(name: str, value: float) -> None:
+def _real(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large: {shown(value)}") from None
 
 
-def _check_running(
+def _running(
     x: FloatArray,
-    channels: tuple[int, ...],
+    gamma: FloatArray,
+    beta: FloatArray,
     mean: FloatArray | None,
     var: FloatArray | None,
-) -> None:
-    """ValueError or TypeError unless the running statistics can be updated, or there are none."""
+) -> tuple[FloatArray, FloatArray] | None:
+    """Return the running statistics as arrays that can be updated, or None where there are none."""
     if (mean is None) != (var is None):
         missing = "running_mean" if mean is None else "running_var"
         raise ValueError(f"running_mean and running_var come together, but {missing} is None")
     if mean is None or var is None:
-        return
+        return None
     for name, array in (("running_mean", mean), ("running_var", var)):
-        parameter(name, array, channels, x)
-        check_writable(name, array, channels, x.dtype)
-        if overlap(array, x):
-            raise ValueError(f"{name} must not overlap x: pass another array")
-    if overlap(mean, var):
-        raise ValueError("running_mean must not overlap running_var: pass another array")
+        parameter(name, array, gamma.shape, x)
+    mean = writable("running_mean", mean, gamma.shape, x.dtype)
+    var = writable("running_var", var, gamma.shape, x.dtype)
+    check_apart("running_mean", mean, x=x, gamma=gamma, beta=beta, running_var=var)
+    check_apart("running_var", var, x=x, gamma=gamma, beta=beta)
+    return mean, var
 
 
 def _planes(x: FloatArray, layout: str) -> tuple[int, int]:
@@ -346,25 +363,18 @@ def _planes(x: FloatArray, layout: str) -> tuple[int, int]:
 
 
 def _spread(values: np.ndarray, planes: tuple[int, int]) -> PlaneArray:
-    """Give every plane its own of the numbers of its channel, group or image."""
-    return np.broadcast_to(values.astype(np.float64), planes)
-
-
-def _over_statistic(planes: PlaneArray, groups: int | None) -> tuple[PlaneArray, tuple[int, ...]]:
-    """Planes as (images, groups, channels of a group), and the axes that share a statistic."""
-    n, c = planes.shape
-    return (
-        (planes[:, None], (0,))
-        if groups is None
-        else (planes.reshape(n, groups, c // groups), (2,))
-    )
+    """Give every plane its own of the numbers of its channel or group; no copy."""
+    return np.broadcast_to(values.astype(np.float64, copy=False), planes)
 
 
 def _shared_mean(planes: PlaneArray, groups: int | None) -> PlaneArray:
-    """Replace the number of each plane by its mean over the planes that share a statistic."""
-    by_group, axes = _over_statistic(planes, groups)
-    mean = by_group.mean(axis=axes, keepdims=True)
-    return np.broadcast_to(mean, by_group.shape).reshape(planes.shape)
+    """Mean over the planes that share a statistic: images of a channel, or channels of a group."""
+    if groups is None:
+        mean: PlaneArray = planes.mean(axis=0, keepdims=True)
+        return mean
+    n, c = planes.shape
+    mean = planes.reshape(n, groups, c // groups).mean(axis=2)
+    return mean.repeat(c // groups, axis=1)
 
 
 def _statistics(x: FloatArray, layout: str, groups: int | None) -> tuple[PlaneArray, PlaneArray]:
@@ -373,8 +383,11 @@ def _statistics(x: FloatArray, layout: str, groups: int | None) -> tuple[PlaneAr
     plane_mean, squares = np.empty(planes), np.empty(planes)
     _norm.moments(nchw(x, layout), plane_mean, squares)
     mean = _shared_mean(plane_mean, groups)
-    cells = x.size // max(1, plane_mean.size)
-    return mean, _shared_mean(squares / max(1, cells) + (plane_mean - mean) ** 2, groups)
+    squares /= x.size // plane_mean.size
+    plane_mean -= mean
+    plane_mean *= plane_mean
+    squares += plane_mean
+    return mean, _shared_mean(squares, groups)
 
 
 def _normalized(
@@ -387,31 +400,44 @@ def _normalized(
     layout: str,
 ) -> tuple[FloatArray, PlaneArray]:
     inverse_std = 1 / np.sqrt(var + eps)
-    return _scaled(x, layout, mean, gamma * inverse_std, _spread(beta, mean.shape)), inverse_std
+    return _scaled(x, layout, mean, gamma * inverse_std, beta), inverse_std
 
 
 def _scaled(
-    x: FloatArray, layout: str, center: PlaneArray, factor: PlaneArray, shift: PlaneArray
+    x: FloatArray, layout: str, center: np.ndarray, factor: np.ndarray, shift: np.ndarray
 ) -> FloatArray:
     y = np.empty(x.shape, x.dtype)
-    _norm.scale(nchw(x, layout), center, factor, shift, nchw(y, layout))
+    numbers = (_spread(each, _planes(x, layout)) for each in (center, factor, shift))
+    _norm.scale(nchw(x, layout), *numbers, nchw(y, layout))
     return y
 
 
+def _check_arrays(cache: NormCache) -> tuple[int, int]:
+    """Return the ``(N, C)`` of a cache; ValueError if its arrays do not fit each other."""
+    n, c = _planes(cache.x, cache.layout)
+    check_cached(cache.x.dtype, x=(cache.x, cache.x.shape), gamma=(cache.gamma, (c,)))
+    shape = (1 if cache.groups is None else n, c)
+    double = np.dtype(np.float64)
+    check_cached(double, mean=(cache.mean, shape), inverse_std=(cache.inverse_std, shape))
+    return n, c
+
+
+@np.errstate(all="ignore")
 def _gradients(dy: npt.ArrayLike, cache: NormCache) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return dx, dgamma and dbeta, the same for both kinds of statistics."""
-    x, layout, groups = cache.x, cache.layout, cache.groups
-    dy = nchw(gradient(dy, x.shape, x.dtype), layout)
-    sums, products = np.empty(cache.mean.shape), np.empty(cache.mean.shape)
-    _norm.gradient_sums(dy, nchw(x, layout), cache.mean, sums, products)
-    products *= cache.inverse_std  # of dy with x_hat
-    cells = max(1, x.size // max(1, sums.size))
+    planes = _check_arrays(cache)
+    layout, groups, inverse_std = cache.layout, cache.groups, cache.inverse_std
+    dy = nchw(gradient(dy, cache.x.shape, cache.x.dtype), layout)
+    x, center = nchw(cache.x, layout), _spread(cache.mean, planes)
+    sums, products = np.empty(planes), np.empty(planes)
+    _norm.gradient_sums(dy, x, center, sums, products)
+    products *= inverse_std  # of dy with x_hat
+    cells = x.shape[2] * x.shape[3]
     # dx = inverse_std * (gamma * dy - mean(gamma * dy) - x_hat * mean(gamma * dy * x_hat))
-    dy_factor = cache.gamma * cache.inverse_std
-    shift = -cache.inverse_std * _shared_mean(cache.gamma * sums / cells, groups)
-    x_factor = -(cache.inverse_std**2) * _shared_mean(cache.gamma * products / cells, groups)
-    dx = np.empty(x.shape, x.dtype)
-    _norm.scale_gradient(
-        dy, nchw(x, layout), cache.mean, dy_factor, x_factor, shift, nchw(dx, layout)
-    )
+    dy_factor = cache.gamma * inverse_std
+    x_factor = -(inverse_std**2) * _shared_mean(cache.gamma * products / cells, groups)
+    shift = -inverse_std * _shared_mean(cache.gamma * sums / cells, groups)
+    dx = np.empty(cache.x.shape, x.dtype)
+    numbers = (_spread(each, planes) for each in (dy_factor, x_factor, shift))
+    _norm.scale_gradient(dy, x, center, *numbers, nchw(dx, layout))
     return dx, products.sum(axis=0).astype(x.dtype), sums.sum(axis=0).astype(x.dtype)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _naive, geometry
 from .algorithms import check_pool_algorithm
-from .arrays import LAYOUTS, FloatArray, check_choice, float_array, gradient, nchw, result
+from .arrays import (
+    LAYOUTS,
+    FloatArray,
+    check_cache,
+    check_cached,
+    check_choice,
+    float_array,
+    gradient,
+    nchw,
+    result,
+)
 from .geometry import Axis, IntPair, Padding, Window, in_nchw, shape_in
 
 TIES = ("first", "all", "split")
@@ -17,14 +28,20 @@ TIES = ("first", "all", "split")
 
 @dataclass(frozen=True, eq=False)
 class PoolCache:
-    """What a forward pass leaves for its backward pass; x is the caller's own, not a copy."""
+    """What a forward pass leaves for its backward pass; x is a view, not a copy."""
 
     x: FloatArray
     window: Window
     layout: str
-    y_shape: tuple[int, ...]
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        n, c, _, _ = in_nchw(self.layout, self.x.shape)
+        return shape_in(self.layout, n, c, *self.window.output)
 
 
+@dataclass(frozen=True, eq=False)
 class MaxPool2dCache(PoolCache):
     """Cache of `max_pool2d_forward` and `global_max_pool2d_forward`."""
 
@@ -34,6 +51,38 @@ class AvgPool2dCache(PoolCache):
     """Cache of `avg_pool2d_forward` and `global_avg_pool2d_forward`."""
 
     count_include_pad: bool
+
+
+@overload
+def max_pool2d(
+    x: npt.ArrayLike,
+    kernel_size: IntPair,
+    *,
+    stride: IntPair | None = None,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    ceil_mode: bool = False,
+    layout: str = "NCHW",
+    return_indices: Literal[False] = False,
+    algorithm: str = "auto",
+    out: FloatArray | None = None,
+) -> FloatArray: ...
+
+
+@overload
+def max_pool2d(
+    x: npt.ArrayLike,
+    kernel_size: IntPair,
+    *,
+    stride: IntPair | None = None,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    ceil_mode: bool = False,
+    layout: str = "NCHW",
+    return_indices: Literal[True],
+    algorithm: str = "auto",
+    out: FloatArray | None = None,
+) -> tuple[FloatArray, npt.NDArray[np.int64]]: ...
 
 
 def max_pool2d(
@@ -99,14 +148,15 @@ def max_pool2d(
     >>> cnnfast.max_pool2d(x, 2, return_indices=True)
     (array([[[[5.]]]]), array([[[[1]]]]))
     """
-    if not isinstance(return_indices, bool):
-        raise TypeError(f"return_indices must be True or False, got {return_indices!r}")
+    geometry.boolean("return_indices", return_indices)
     x, window = _problem(x, kernel_size, stride, padding, dilation, ceil_mode, layout, algorithm)
     y, cache = _max_pool(x, window, layout, out)
+    y = y if out is None else out
     if not return_indices:
         return y
     indices = np.empty(cache.y_shape, np.int64)
-    _naive.max_pool_indices(window, nchw(x, layout), nchw(indices, layout))
+    if len(x):
+        _naive.max_pool_indices(window, nchw(x, layout), nchw(indices, layout))
     return y, indices
 
 
@@ -178,14 +228,15 @@ def max_pool2d_backward(
     x, layout = cache.x, cache.layout
     dy = gradient(dy, cache.y_shape, x.dtype)
     dx = np.zeros(x.shape, x.dtype)
-    _naive.max_pool_gradient(
-        cache.window,
-        nchw(x, layout),
-        nchw(dy, layout),
-        ties != "first",
-        ties == "split",
-        nchw(dx, layout),
-    )
+    if len(x):
+        _naive.max_pool_gradient(
+            cache.window,
+            nchw(x, layout),
+            nchw(dy, layout),
+            ties != "first",
+            ties == "split",
+            nchw(dx, layout),
+        )
     return dx
 
 
@@ -235,7 +286,7 @@ def avg_pool2d(
     """
     x, window = _problem(x, kernel_size, stride, padding, dilation, ceil_mode, layout, algorithm)
     y, _ = _avg_pool(x, window, layout, count_include_pad, out)
-    return y
+    return y if out is None else out
 
 
 def avg_pool2d_forward(
@@ -292,8 +343,9 @@ def avg_pool2d_backward(dy: npt.ArrayLike, cache: AvgPool2dCache) -> FloatArray:
     x, window, layout = cache.x, cache.window, cache.layout
     dy = gradient(dy, cache.y_shape, x.dtype)
     dx = np.zeros(x.shape, x.dtype)
-    rows, columns = (_counts(axis, cache.count_include_pad) for axis in window)
-    _naive.avg_pool_gradient(window, nchw(dy, layout), rows, columns, nchw(dx, layout))
+    if len(x):
+        rows, columns = (_counts(axis, cache.count_include_pad) for axis in window)
+        _naive.avg_pool_gradient(window, nchw(dy, layout), rows, columns, nchw(dx, layout))
     return dx
 
 
@@ -481,19 +533,20 @@ def _max_pool(
     x: FloatArray, window: Window, layout: str, out: FloatArray | None
 ) -> tuple[FloatArray, MaxPool2dCache]:
     y = _result(x, window, layout, out)
-    _naive.max_pool(window, nchw(x, layout), nchw(y, layout))
-    return y, MaxPool2dCache(x, window, layout, y.shape)
+    if len(x):
+        _naive.max_pool(window, nchw(x, layout), nchw(y, layout))
+    return y, MaxPool2dCache(x, window, layout)
 
 
 def _avg_pool(
     x: FloatArray, window: Window, layout: str, count_include_pad: bool, out: FloatArray | None
 ) -> tuple[FloatArray, AvgPool2dCache]:
-    if not isinstance(count_include_pad, bool):
-        raise TypeError(f"count_include_pad must be True or False, got {count_include_pad!r}")
+    geometry.boolean("count_include_pad", count_include_pad)
     y = _result(x, window, layout, out)
-    rows, columns = (_counts(axis, count_include_pad) for axis in window)
-    _naive.avg_pool(window, nchw(x, layout), rows, columns, nchw(y, layout))
-    return y, AvgPool2dCache(x, window, layout, y.shape, count_include_pad)
+    if len(x):
+        rows, columns = (_counts(axis, count_include_pad) for axis in window)
+        _naive.avg_pool(window, nchw(x, layout), rows, columns, nchw(y, layout))
+    return y, AvgPool2dCache(x, window, layout, count_include_pad)
 
 
 def _result(x: FloatArray, window: Window, layout: str, out: FloatArray | None) -> FloatArray:
@@ -521,5 +574,8 @@ def _planes(cache: PoolCache) -> tuple[int, int]:
 
 
 def _check_cache(cache: PoolCache, kind: type[PoolCache], source: str) -> None:
-    if not isinstance(cache, kind):
-        raise TypeError(f"cache must come from {source}, got {type(cache).__name__}")
+    """TypeError or ValueError unless the cache comes from there and x fits its window."""
+    check_cache(cache, kind, source)
+    x, layout = cache.x, cache.layout
+    n, c, _, _ = in_nchw(layout, x.shape)
+    check_cached(x.dtype, x=(x, shape_in(layout, n, c, *cache.window.image)))

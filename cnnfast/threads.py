@@ -2,7 +2,8 @@
 
 At first as many as this process has processors: those of its affinity mask, within the limit of its
 control group; or what the environment variable CNNFAST_NUM_THREADS says. The algorithm "tiled" uses
-them. (The matrix products of "im2col" are NumPy's, on the threads of its BLAS.)
+them. (The matrix products of "im2col" are NumPy's, on the threads of its BLAS, whose number may
+change their last bits.)
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def num_threads(n: SupportsIndex) -> Iterator[None]:
 
 def _from_environment() -> int:
     text = os.environ.get(VARIABLE)
-    if text is None:
+    if not text:
         return _processors()
     try:
         number = int(text)

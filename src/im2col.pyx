@@ -19,6 +19,8 @@ problem with another padding, so the two kernels at the end need not know of blo
 
 The formula has no term for a tap in the padding, but the product has: 0 times the weight. Where that weight (or, for
 the weight gradient, dy) is not finite this would be NaN, so such a block is left to the naive loops.
+
+The products are NumPy's: how its BLAS orders a sum, and so the last bits, may depend on the number of its threads.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -32,6 +34,7 @@ from typing import NamedTuple
 import numpy as np
 
 from geometry cimport Window, end_window, first_window, start_of, window_of
+from interrupt cimport polled
 
 from cnnfast import _naive
 
@@ -219,8 +222,8 @@ def _is_padded(window):
 #       for oh in rows of windows             one row of the plane, or of the padding
 #         for ow in windows of the row        a run of copies between two runs of zeros
 
-cdef void _columns_of(const floating[:, :, :] x, floating[:, :, :, :, :] cols, Window g) noexcept nogil:
-    cdef Py_ssize_t n, kh, kw, oh, ow, ih, left, first, end
+cdef int _columns_of(const floating[:, :, :] x, floating[:, :, :, :, :] cols, Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, n, kh, kw, oh, ow, ih, left, first, end
     for n in range(cols.shape[2]):
         for kh in range(cols.shape[0]):
             for kw in range(cols.shape[1]):
@@ -228,6 +231,7 @@ cdef void _columns_of(const floating[:, :, :] x, floating[:, :, :, :, :] cols, W
                 end = max(first, end_window(g.w, kw))
                 left = start_of(g.w, first) + kw * g.w.dilation
                 for oh in range(cols.shape[3]):
+                    steps = polled(steps + g.w.output)
                     ih = start_of(g.h, oh) + kh * g.h.dilation
                     if ih < 0 or ih >= g.h.size:
                         for ow in range(g.w.output):
@@ -242,8 +246,8 @@ cdef void _columns_of(const floating[:, :, :] x, floating[:, :, :, :, :] cols, W
                         cols[kh, kw, n, oh, ow] = 0
 
 
-cdef void _add_columns(const floating[:, :, :, :, :] cols, floating[:, :, :] x, Window g) noexcept nogil:
-    cdef Py_ssize_t n, kh, kw, oh, ih, left, first, end
+cdef int _add_columns(const floating[:, :, :, :, :] cols, floating[:, :, :] x, Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, n, kh, kw, oh, ih, left, first, end
     for n in range(cols.shape[2]):
         for kh in range(cols.shape[0]):
             for kw in range(cols.shape[1]):
@@ -251,6 +255,7 @@ cdef void _add_columns(const floating[:, :, :, :, :] cols, floating[:, :, :] x, 
                 end = end_window(g.w, kw)
                 left = start_of(g.w, first) + kw * g.w.dilation
                 for oh in range(cols.shape[3]):
+                    steps = polled(steps + g.w.output)
                     ih = start_of(g.h, oh) + kh * g.h.dilation
                     if 0 <= ih < g.h.size and first < end:
                         _add(&cols[kh, kw, n, oh, first], cols.strides[4] // sizeof(floating),

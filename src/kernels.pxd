@@ -21,6 +21,7 @@ cdef extern from "simd/kernels.h" nogil:
         Py_ssize_t rows, columns, stride_h, stride_w, H, W, image, channel, row, cell, channels, taps
         const Py_ssize_t *tap_h
         const Py_ssize_t *tap_w
+        Py_ssize_t neighbours
 
     ctypedef struct Places:
         Py_ssize_t rows, columns, image, channel, row, cell
@@ -28,12 +29,17 @@ cdef extern from "simd/kernels.h" nogil:
     ctypedef struct Kernels:
         int MR, NR
         void (*multiply)(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, Left a, Right b, Target c) noexcept nogil
-        bint (*pack)(const void *source, Py_ssize_t row, const Py_ssize_t *offset, Py_ssize_t rows, Py_ssize_t K,
+        void (*pack)(const void *source, Py_ssize_t row, const Py_ssize_t *offset, Py_ssize_t rows, Py_ssize_t K,
                      void *to, Py_ssize_t width, Py_ssize_t panel) noexcept nogil
+        bint (*is_finite)(const void *numbers, Py_ssize_t count) noexcept nogil
         void (*gather_columns)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,
                                Py_ssize_t count, void *columns, Py_ssize_t panel, Py_ssize_t row) noexcept nogil
         void (*gather_rows)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,
                             Py_ssize_t count, void *rows, Py_ssize_t row) noexcept nogil
+        void (*add_columns)(const Windows *g, void *x, Py_ssize_t q0, Py_ssize_t count, const void *columns,
+                            Py_ssize_t row) noexcept nogil
+        void (*add_rows)(const Windows *g, void *x, Py_ssize_t q0, Py_ssize_t count, const void *rows,
+                         Py_ssize_t row) noexcept nogil
         void (*scatter)(const Places *p, void *y, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C, const void *buffer,
                         Py_ssize_t channel, Py_ssize_t output) noexcept nogil
 

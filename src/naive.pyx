@@ -2,8 +2,8 @@
 
 To be read, and to compare the other algorithms with. Valid for every problem: any stride, padding, dilation,
 groups, both dtypes and, since arrays come as strided views in the order N, C, H, W, any layout. A function that
-starts with an underscore computes on one pair of planes and runs without the GIL; between two of them the loops
-over images and filters look for Ctrl-C.
+starts with an underscore computes on one pair of planes and runs without the GIL; between two of them, and now and
+then within a large one (`polled`), somebody looks for Ctrl-C.
 
     for n in images                          y[n, f] is one plane
       for f in filters                       and sees the channels of its group
@@ -22,6 +22,7 @@ from libc.math cimport isnan
 import numpy as np
 
 from geometry cimport Window, end_tap, first_tap, start_of, window_of
+from interrupt cimport STEPS, polled
 
 
 # ---------------------------------------------------------------------------------------------------- convolution
@@ -84,7 +85,7 @@ def add_weight_gradient(conv, const floating[:, :, :, :] x, const floating[:, :,
 
 def add_bias_gradient(const floating[:, :, :, :] dy, double[:] db):
     """Add to db the sum of each filter's planes."""
-    cdef Py_ssize_t n, f, oh, ow
+    cdef Py_ssize_t steps = 0, n, f, oh, ow
     cdef double row
     for n in range(dy.shape[0]):
         with nogil:
@@ -94,7 +95,7 @@ def add_bias_gradient(const floating[:, :, :, :] dy, double[:] db):
                     for ow in range(dy.shape[3]):
                         row += dy[n, f, oh, ow]
                     db[f] += row
-        PyErr_CheckSignals()
+                    steps = polled(steps + dy.shape[3])
 
 
 def workspace_bytes(conv):
@@ -104,18 +105,19 @@ def workspace_bytes(conv):
 
 def fill(const floating[:] b, floating[:, :, :, :] y):
     """Set each channel to its bias."""
-    cdef Py_ssize_t n, c, h, w
+    cdef Py_ssize_t steps = 0, n, c, h, w
     with nogil:
         for n in range(y.shape[0]):
             for c in range(y.shape[1]):
                 for h in range(y.shape[2]):
                     for w in range(y.shape[3]):
                         y[n, c, h, w] = b[c]
+                    steps = polled(steps + y.shape[3])
 
 
 def rectify(floating[:, :, :, :] y):
     """Apply ReLU in place; NaN stays NaN."""
-    cdef Py_ssize_t n, c, h, w
+    cdef Py_ssize_t steps = 0, n, c, h, w
     with nogil:
         for n in range(y.shape[0]):
             for c in range(y.shape[1]):
@@ -123,11 +125,12 @@ def rectify(floating[:, :, :, :] y):
                     for w in range(y.shape[3]):
                         if y[n, c, h, w] <= 0:
                             y[n, c, h, w] = 0
+                    steps = polled(steps + y.shape[3])
 
 
-cdef void _forward(const floating[:, :, :] x, const floating[:, :, :] w, floating bias, bint relu,
-                   floating[:, :] y, Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, c, kh, kw, top, left, first_kh, end_kh, first_kw, end_kw
+cdef int _forward(const floating[:, :, :] x, const floating[:, :, :] w, floating bias, bint relu,
+                  floating[:, :] y, Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, oh, ow, c, kh, kw, top, left, first_kh, end_kh, first_kw, end_kw
     cdef floating total
     for oh in range(y.shape[0]):
         top = start_of(g.h, oh)
@@ -141,11 +144,12 @@ cdef void _forward(const floating[:, :, :] x, const floating[:, :, :] w, floatin
                     for kw in range(first_kw, end_kw):
                         total += w[c, kh, kw] * x[c, top + kh * g.h.dilation, left + kw * g.w.dilation]
             y[oh, ow] = 0 if relu and total <= 0 else total
+            steps = polled(steps + w.shape[0] * g.h.kernel * g.w.kernel)
 
 
-cdef void _input_gradient(const floating[:, :] dy, const floating[:, :, :] w, floating[:, :, :] dx,
-                          Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, c, kh, kw, top, left, first_kh, end_kh, first_kw, end_kw
+cdef int _input_gradient(const floating[:, :] dy, const floating[:, :, :] w, floating[:, :, :] dx,
+                         Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, oh, ow, c, kh, kw, top, left, first_kh, end_kh, first_kw, end_kw
     for oh in range(dy.shape[0]):
         top = start_of(g.h, oh)
         first_kh, end_kh = first_tap(g.h, top), end_tap(g.h, top)
@@ -156,11 +160,12 @@ cdef void _input_gradient(const floating[:, :] dy, const floating[:, :, :] w, fl
                 for kh in range(first_kh, end_kh):
                     for kw in range(first_kw, end_kw):
                         dx[c, top + kh * g.h.dilation, left + kw * g.w.dilation] += w[c, kh, kw] * dy[oh, ow]
+            steps = polled(steps + w.shape[0] * g.h.kernel * g.w.kernel)
 
 
-cdef void _weight_gradient(const floating[:, :, :] x, const floating[:, :] dy, floating[:, :, :] dw,
-                           Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, c, kh, kw, top, left, first_kh, end_kh, first_kw, end_kw
+cdef int _weight_gradient(const floating[:, :, :] x, const floating[:, :] dy, floating[:, :, :] dw,
+                          Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, oh, ow, c, kh, kw, top, left, first_kh, end_kh, first_kw, end_kw
     for oh in range(dy.shape[0]):
         top = start_of(g.h, oh)
         first_kh, end_kh = first_tap(g.h, top), end_tap(g.h, top)
@@ -171,6 +176,7 @@ cdef void _weight_gradient(const floating[:, :, :] x, const floating[:, :] dy, f
                 for kh in range(first_kh, end_kh):
                     for kw in range(first_kw, end_kw):
                         dw[c, kh, kw] += x[c, top + kh * g.h.dilation, left + kw * g.w.dilation] * dy[oh, ow]
+            steps = polled(steps + dw.shape[0] * g.h.kernel * g.w.kernel)
 
 
 # -------------------------------------------------------------------------------------------------------- pooling
@@ -237,9 +243,9 @@ cdef inline bint _same(floating a, floating b) noexcept nogil:
     return a == b or (isnan(a) and isnan(b))
 
 
-cdef Py_ssize_t _argmax(const floating[:, :] x, Py_ssize_t top, Py_ssize_t left, Window g) noexcept nogil:
+cdef Py_ssize_t _argmax(const floating[:, :] x, Py_ssize_t top, Py_ssize_t left, Window g) except -1 nogil:
     """Place of the window's first maximum, or of its first NaN."""
-    cdef Py_ssize_t kh, kw, ih, iw
+    cdef Py_ssize_t steps = 0, kh, kw, ih, iw
     cdef Py_ssize_t best_h = top + first_tap(g.h, top) * g.h.dilation
     cdef Py_ssize_t best_w = left + first_tap(g.w, left) * g.w.dilation
     cdef floating best = x[best_h, best_w]
@@ -250,33 +256,37 @@ cdef Py_ssize_t _argmax(const floating[:, :] x, Py_ssize_t top, Py_ssize_t left,
             if x[ih, iw] > best or (isnan(x[ih, iw]) and not isnan(best)):
                 best = x[ih, iw]
                 best_h, best_w = ih, iw
+        steps = polled(steps + g.w.kernel)
     return best_h * g.w.size + best_w
 
 
-cdef void _max_pool(const floating[:, :] x, floating[:, :] y, Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, place
+cdef int _max_pool(const floating[:, :] x, floating[:, :] y, Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, oh, ow, place
     for oh in range(y.shape[0]):
         for ow in range(y.shape[1]):
             place = _argmax(x, start_of(g.h, oh), start_of(g.w, ow), g)
             y[oh, ow] = x[place // g.w.size, place % g.w.size]
+            steps = polled(steps + g.h.kernel * g.w.kernel)
 
 
-cdef void _max_pool_indices(const floating[:, :] x, long long[:, :] indices, Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow
+cdef int _max_pool_indices(const floating[:, :] x, long long[:, :] indices, Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, oh, ow
     for oh in range(indices.shape[0]):
         for ow in range(indices.shape[1]):
             indices[oh, ow] = _argmax(x, start_of(g.h, oh), start_of(g.w, ow), g)
+            steps = polled(steps + g.h.kernel * g.w.kernel)
 
 
-cdef void _max_pool_gradient(const floating[:, :] x, const floating[:, :] dy, bint all_ties, bint split,
-                             floating[:, :] dx, Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, kh, kw, top, left, place, ties
+cdef int _max_pool_gradient(const floating[:, :] x, const floating[:, :] dy, bint all_ties, bint split,
+                            floating[:, :] dx, Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, oh, ow, kh, kw, top, left, place, ties
     cdef floating best
     for oh in range(dy.shape[0]):
         top = start_of(g.h, oh)
         for ow in range(dy.shape[1]):
             left = start_of(g.w, ow)
             place = _argmax(x, top, left, g)
+            steps = polled(steps + g.h.kernel * g.w.kernel)
             if not all_ties:
                 dx[place // g.w.size, place % g.w.size] += dy[oh, ow]
                 continue
@@ -285,15 +295,17 @@ cdef void _max_pool_gradient(const floating[:, :] x, const floating[:, :] dy, bi
             for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
                 for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
                     ties += _same(x[top + kh * g.h.dilation, left + kw * g.w.dilation], best)
+                steps = polled(steps + g.w.kernel)
             for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
                 for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
                     if _same(x[top + kh * g.h.dilation, left + kw * g.w.dilation], best):
                         dx[top + kh * g.h.dilation, left + kw * g.w.dilation] += dy[oh, ow] / (ties if split else 1)
+                steps = polled(steps + g.w.kernel)
 
 
-cdef void _avg_pool(const floating[:, :] x, const double[:] rows, const double[:] columns, floating[:, :] y,
-                    Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, kh, kw, top, left
+cdef int _avg_pool(const floating[:, :] x, const double[:] rows, const double[:] columns, floating[:, :] y,
+                   Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, cells = g.h.kernel * g.w.kernel, oh, ow, kh, kw, top, left
     cdef double total
     for oh in range(y.shape[0]):
         top = start_of(g.h, oh)
@@ -303,12 +315,15 @@ cdef void _avg_pool(const floating[:, :] x, const double[:] rows, const double[:
             for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
                 for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
                     total += x[top + kh * g.h.dilation, left + kw * g.w.dilation]
+                if cells > STEPS:
+                    steps = polled(steps + g.w.kernel)
             y[oh, ow] = <floating>(total / (rows[oh] * columns[ow]))
+            steps = polled(steps + cells)
 
 
-cdef void _avg_pool_gradient(const floating[:, :] dy, const double[:] rows, const double[:] columns,
-                             floating[:, :] dx, Window g) noexcept nogil:
-    cdef Py_ssize_t oh, ow, kh, kw, top, left
+cdef int _avg_pool_gradient(const floating[:, :] dy, const double[:] rows, const double[:] columns,
+                            floating[:, :] dx, Window g) except -1 nogil:
+    cdef Py_ssize_t steps = 0, cells = g.h.kernel * g.w.kernel, oh, ow, kh, kw, top, left
     cdef floating share
     for oh in range(dy.shape[0]):
         top = start_of(g.h, oh)
@@ -318,3 +333,6 @@ cdef void _avg_pool_gradient(const floating[:, :] dy, const double[:] rows, cons
             for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
                 for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
                     dx[top + kh * g.h.dilation, left + kw * g.w.dilation] += share
+                if cells > STEPS:
+                    steps = polled(steps + g.w.kernel)
+            steps = polled(steps + cells)

@@ -9,6 +9,8 @@ are in double; arrays are strided views in the order N, C, H, W.
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 
+from interrupt cimport polled
+
 
 def moments(const floating[:, :, :, :] x, double[:, :] mean, double[:, :] squares):
     """Mean of each plane, and the sum of the squared distances from it."""
@@ -23,13 +25,14 @@ def moments(const floating[:, :, :, :] x, double[:, :] mean, double[:, :] square
 def scale(const floating[:, :, :, :] x, const double[:, :] center, const double[:, :] factor,
           const double[:, :] shift, floating[:, :, :, :] y):
     """Compute ``y = (x - center) * factor + shift``, with the three numbers of each plane."""
-    cdef Py_ssize_t n, c, h, w
+    cdef Py_ssize_t steps = 0, n, c, h, w
     for n in range(x.shape[0]):
         with nogil:
             for c in range(x.shape[1]):
                 for h in range(x.shape[2]):
                     for w in range(x.shape[3]):
                         y[n, c, h, w] = <floating>((x[n, c, h, w] - center[n, c]) * factor[n, c] + shift[n, c])
+                    steps = polled(steps + x.shape[3])
         PyErr_CheckSignals()
 
 
@@ -48,7 +51,7 @@ def scale_gradient(const floating[:, :, :, :] dy, const floating[:, :, :, :] x, 
                    const double[:, :] dy_factor, const double[:, :] x_factor, const double[:, :] shift,
                    floating[:, :, :, :] dx):
     """Compute ``dx = dy * dy_factor + (x - center) * x_factor + shift``, with the four numbers of each plane."""
-    cdef Py_ssize_t n, c, h, w
+    cdef Py_ssize_t steps = 0, n, c, h, w
     for n in range(x.shape[0]):
         with nogil:
             for c in range(x.shape[1]):
@@ -56,30 +59,34 @@ def scale_gradient(const floating[:, :, :, :] dy, const floating[:, :, :, :] x, 
                     for w in range(x.shape[3]):
                         dx[n, c, h, w] = <floating>(dy[n, c, h, w] * dy_factor[n, c]
                                                     + (x[n, c, h, w] - center[n, c]) * x_factor[n, c] + shift[n, c])
+                    steps = polled(steps + x.shape[3])
         PyErr_CheckSignals()
 
 
-cdef void _moments(const floating[:, :] x, double* mean, double* squares) noexcept nogil:
-    cdef Py_ssize_t h, w
+cdef int _moments(const floating[:, :] x, double* mean, double* squares) except -1 nogil:
+    cdef Py_ssize_t steps = 0, h, w
     cdef double total = 0, distance
     for h in range(x.shape[0]):
         for w in range(x.shape[1]):
             total += x[h, w]
+        steps = polled(steps + x.shape[1])
     mean[0] = total / (x.shape[0] * x.shape[1])
     total = 0
     for h in range(x.shape[0]):
         for w in range(x.shape[1]):
             distance = x[h, w] - mean[0]
             total += distance * distance
+        steps = polled(steps + x.shape[1])
     squares[0] = total
 
 
-cdef void _gradient_sums(const floating[:, :] dy, const floating[:, :] x, double center, double* total,
-                         double* product) noexcept nogil:
-    cdef Py_ssize_t h, w
+cdef int _gradient_sums(const floating[:, :] dy, const floating[:, :] x, double center, double* total,
+                        double* product) except -1 nogil:
+    cdef Py_ssize_t steps = 0, h, w
     total[0] = 0
     product[0] = 0
     for h in range(x.shape[0]):
         for w in range(x.shape[1]):
             total[0] += dy[h, w]
             product[0] += dy[h, w] * (x[h, w] - center)
+        steps = polled(steps + x.shape[1])

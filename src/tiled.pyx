@@ -12,7 +12,8 @@ One product kernel (simd/template.h) does all the arithmetic, C (M x N) += A (M 
     weights   planes       columns, gathered (K x Q)     dy, packed (Q x F)            dw, transposed
     weights   pixels       dy, in place (F x Q)          rows, gathered (Q x K)        dw
 
-"pixels" is for NHWC, where channels lie side by side, "planes" for NCHW; both take any strides. Q counts the outputs through all
+"pixels" is for NHWC, where channels lie side by side, "planes" for NCHW (and for groups of few channels, whose vectors
+would be nearly empty); both take any strides. Q counts the outputs through all
 images, so that small images share a tile; K = C*KH*KW. The input gradient is a forward pass over dy with the weights
 flipped and transposed; with stride s it is s*s of them, one for each phase of the cells of x, each with the taps
 that reach such a cell.
@@ -46,6 +47,7 @@ cdef enum:
     CHUNK_BYTES = 98304  # of gathered columns or rows: with the weights of a block they fit the second cache
     PACKED_BYTES = 16777216  # of weights packed at a time
     TABLE_BYTES = 32  # of offsets and cells for each number of K
+    FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by filters
     WEIGHT_K_BLOCK = 144  # of K in the weight gradient: its columns and dy, for some hundred outputs, fit the cache
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
@@ -88,11 +90,11 @@ cdef int stop() noexcept nogil:
 
 
 cdef int run(void (*chunk)(void *context, Py_ssize_t i, int thread) noexcept nogil, void *job,
-             Py_ssize_t count) except -1:
-    """Do the chunks of a job on all threads."""
+             Py_ssize_t count, int workers) except -1:
+    """Do the chunks of a job on so many threads, those that its memory was made for."""
     cdef int stopped
     with nogil:
-        stopped = parallel_for(chunk, job, count, threads, stop)
+        stopped = parallel_for(chunk, job, count, workers, stop)
     return -1 if stopped else 0
 
 
@@ -155,7 +157,8 @@ cdef struct Product:
     const Kernels *kernels
     Py_ssize_t itemsize
     bint by_pixels, x_in_place, y_regular, relu
-    Windows g
+    bint spread  # y is not the product: the product is added to all cells of y that `back` says
+    Windows g, back
     Places p
     const char *x
     const char *weights
@@ -168,6 +171,24 @@ cdef struct Product:
     Py_ssize_t chunks_of_q, chunks_of_o
     char *scratch
     Py_ssize_t scratch_bytes, gathered_bytes
+
+
+cdef void spread_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """One image, whose outputs all add to its cells."""
+    cdef Product *job = <Product *>context
+    cdef Py_ssize_t plane = job.p.rows * job.p.columns, image = i % (job.Q // plane), group = i // (job.Q // plane)
+    cdef Py_ssize_t q = image * plane, item = job.itemsize, outputs
+    cdef const char *dy = job.x + group * job.x_group * item
+    cdef const char *weights = job.weights + group * job.weight_group * item
+    cdef char *dx = job.y + group * job.y_group * item
+    cdef char *gathered = job.scratch + thread * job.scratch_bytes
+    while q < (image + 1) * plane:
+        outputs = min(job.q_block, (image + 1) * plane - q)
+        if job.by_pixels:
+            pixels_chunk(job, dy, weights, NULL, dx, gathered, gathered + job.gathered_bytes, q, outputs, job.O)
+        else:
+            planes_chunk(job, dy, weights, NULL, dx, gathered, gathered + job.gathered_bytes, q, outputs, job.O)
+        q += job.q_block
 
 
 cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
@@ -213,7 +234,9 @@ cdef void planes_chunk(Product *job, const char *x, const char *weights, const c
         c.row_bias = bias
         kernels.multiply(filters, outputs, depth, a, b, c)
         k += job.k_block
-    if not direct:
+    if job.spread:
+        kernels.add_columns(&job.back, y, q, outputs, buffer, job.q_block)
+    elif not direct:
         kernels.scatter(&job.p, y, q, outputs, filters, buffer, job.q_block, 1)
 
 
@@ -242,7 +265,9 @@ cdef void pixels_chunk(Product *job, const char *x, const char *weights, const c
         c.column_bias = bias
         kernels.multiply(outputs, filters, depth, a, b, c)
         k += job.k_block
-    if not job.y_regular:
+    if job.spread:
+        kernels.add_rows(&job.back, y, q, outputs, buffer, job.o_block)
+    elif not job.y_regular:
         kernels.scatter(&job.p, y, q, outputs, filters, buffer, 1, job.o_block)
 
 
@@ -259,9 +284,10 @@ cdef struct Packing:
 cdef void packing_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Packing *job = <Packing *>context
     cdef Py_ssize_t group = i // job.panels, panel = i % job.panels, first = panel * job.width
-    if not job.kernels.pack(job.weights + (group * job.group + first * job.row) * job.itemsize, job.row, job.offset,
-                            min(job.width, job.O - first), job.K,
-                            job.packed + (group * job.packed_group + first * job.K) * job.itemsize, job.width, 0):
+    cdef char *packed = job.packed + (group * job.packed_group + first * job.K) * job.itemsize
+    job.kernels.pack(job.weights + (group * job.group + first * job.row) * job.itemsize, job.row, job.offset,
+                     min(job.width, job.O - first), job.K, packed, job.width, 0)
+    if not job.kernels.is_finite(packed, job.K * job.width):
         job.not_finite = True  # only ever set, by whoever sees one
 
 
@@ -278,23 +304,20 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
     cdef Product job
     cdef Py_ssize_t groups = conv.groups, at_once, i, j
     cdef Py_ssize_t C = x.shape[1] // groups, taps = len(tap_h) * len(tap_w)
+    job.spread = False
     set_sizes(&job, conv, y.shape[1] // groups, C * taps, y.shape[0] * y.shape[2] * y.shape[3])
 
     cells = np.array([(h, w) for _, h in tap_h for _, w in tap_w], np.intp).T.copy()
     cdef Py_ssize_t[:, ::1] cell = cells
     job.g = Windows(y.shape[2], y.shape[3], stride[0], stride[1], x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2],
-                    x.step[3], C, taps, &cell[0, 0], &cell[1, 0])
+                    x.step[3], C, taps, &cell[0, 0], &cell[1, 0], _neighbours(tap_w))
     job.p = Places(y.shape[2], y.shape[3], y.step[0], y.step[1], y.step[2], y.step[3])
     job.x, job.y, job.relu = x.data, y.data, relu
     job.x_group, job.y_group = C * x.step[1], job.O * y.step[1]
     one_to_one = (taps == 1 and not cells.any() and tuple(stride) == (1, 1)
                   and x.shape[2] == y.shape[2] and x.shape[3] == y.shape[3])
-    if job.by_pixels:
-        job.x_in_place = one_to_one and x.step[1] == 1 and x.is_regular()
-        job.y_regular = y.step[1] == 1 and y.is_regular()
-    else:
-        job.x_in_place = one_to_one and x.step[3] == 1 and (x.shape[2] == 1 or x.step[2] == x.shape[3])
-        job.y_regular = y.step[3] == 1 and (y.shape[2] == 1 or y.step[2] == y.shape[3])
+    job.x_in_place = one_to_one and is_in_place(&job, x)
+    job.y_regular = is_in_place(&job, y)
 
     # Where a weight is: of filter o and number k, at o * row + offset[k].
     rows, channels = (1, 0) if transposed else (0, 1)
@@ -303,7 +326,8 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
     offsets = np.add.outer(tap_offset, channel_offset) if job.by_pixels else np.add.outer(channel_offset, tap_offset)
     cdef Py_ssize_t[::1] offset = offsets.reshape(-1)
 
-    cdef _Memory scratch = _Memory(threads * job.scratch_bytes)
+    cdef int workers = threads
+    cdef _Memory scratch = _Memory(workers * job.scratch_bytes)
     cdef _Memory packed = _Memory(job.groups_at_once * job.weight_group * job.itemsize)
     job.scratch, job.weights = scratch.data, packed.data
     cdef const char *x_data = x.data
@@ -329,19 +353,31 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
             part.bias = NULL if bias is None else bias.data + (i * job.O + j) * job.itemsize
             packing.weights = weights.data + (i * packing.group + j * packing.row) * job.itemsize
             packing.O, packing.panels, packing.not_finite = part.O, (part.O + job.width - 1) // job.width, False
-            run(packing_chunk, &packing, at_once * packing.panels)
+            run(packing_chunk, &packing, at_once * packing.panels, workers)
             if packing.not_finite and padded:
                 raise _NotFinite
-            run(product_chunk, &part, at_once * part.chunks_of_q * part.chunks_of_o)
+            run(product_chunk, &part, at_once * part.chunks_of_q * part.chunks_of_o, workers)
             j += job.filters_at_once
         i += at_once
+
+
+cdef bint is_by_pixels(conv):
+    """Whether vectors run over filters, which lie side by side, or else over the outputs."""
+    return conv.layout == "NHWC" and (conv.groups == 1 or min(conv.C, conv.F) // conv.groups >= FEW_CHANNELS)
+
+
+cdef bint is_in_place(const Product *job, _View x):
+    """Whether a 1x1 product can take x where it is."""
+    if job.by_pixels:
+        return x.step[1] == 1 and x.is_regular()
+    return x.step[3] == 1 and (x.shape[2] == 1 or x.step[2] == x.shape[3])
 
 
 cdef void set_sizes(Product *job, conv, Py_ssize_t O, Py_ssize_t K, Py_ssize_t Q):
     """Cut a product of O filters, K numbers and Q outputs a group into chunks and blocks, by these sizes only."""
     cdef Py_ssize_t groups = conv.groups, step, pieces, blocks, line
     job.kernels, job.itemsize = kernels_for(conv.dtype), conv.itemsize
-    job.by_pixels = conv.layout == "NHWC"
+    job.by_pixels = is_by_pixels(conv)
     job.O, job.K, job.Q = O, K, Q
     step, job.width = job.kernels.NR, job.kernels.MR
     if job.by_pixels:
@@ -353,7 +389,7 @@ cdef void set_sizes(Product *job, conv, Py_ssize_t O, Py_ssize_t K, Py_ssize_t Q
     job.chunks_of_q = (Q + job.q_block - 1) // job.q_block
     job.o_block = min(up(O, job.width), MOST_FILTERS // job.width * job.width)
     pieces = FEW_CHUNKS // max(1, job.chunks_of_q * groups)
-    if pieces > 1:
+    if pieces > 1 and not job.spread:
         job.o_block = min(job.o_block, up((O + pieces - 1) // pieces, job.width))
     job.gathered_bytes = up(job.q_block * job.k_row * job.itemsize, 64)
     job.scratch_bytes = up(job.gathered_bytes + job.q_block * job.o_block * job.itemsize, 64)
@@ -382,6 +418,8 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
     if 0 in dx.shape:
         return
     h, v = conv.window
+    if conv.C // conv.groups < FEW_CHANNELS and conv.C // conv.groups * h.kernel * v.kernel <= MOST_FILTERS:
+        return _spread(conv, dy, w, b, relu, dx)
     b = np.ascontiguousarray(b)
     try:
         for i in range(min(h.stride, h.size)):
@@ -395,6 +433,60 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
                         _naive.rectify(part)
     except _NotFinite:
         _naive.input_gradient(conv, dy, w, b, relu, dx)
+
+
+def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
+    """Input gradient for few channels: a row of the product for each tap, w.T dy as in im2col, added to dx at once.
+
+    The filters of a tile would be the channels, and so few leave most of its registers empty.
+    """
+    cdef _View dy = _View(dy_nchw), dx = _View(dx_nchw)
+    cdef Product job
+    cdef Packing packing
+    cdef int workers = threads
+    h, v = conv.window
+    groups, C, F, taps = conv.groups, conv.C // conv.groups, conv.F // conv.groups, h.kernel * v.kernel
+    _naive.fill(b, dx_nchw)
+    job.spread = True
+    set_sizes(&job, conv, C * taps, F, dy.shape[0] * dy.shape[2] * dy.shape[3])
+    cells = _cells(h, v)
+    cdef Py_ssize_t[:, ::1] cell = cells
+    job.back = Windows(dy.shape[2], dy.shape[3], h.stride, v.stride, dx.shape[2], dx.shape[3], dx.step[0], dx.step[1],
+                       dx.step[2], dx.step[3], C, taps, &cell[0, 0], &cell[1, 0], v.kernel if v.dilation == 1 else 1)
+    cdef Py_ssize_t[::1] zero = np.zeros(1, np.intp)
+    job.g = Windows(dy.shape[2], dy.shape[3], 1, 1, dy.shape[2], dy.shape[3], dy.step[0], dy.step[1], dy.step[2],
+                    dy.step[3], F, 1, &zero[0], &zero[0], 1)
+    job.p = Places(dy.shape[2], dy.shape[3], 0, 0, 0, 0)
+    job.x, job.y, job.relu, job.y_regular = dy.data, dx.data, False, False
+    job.x_group, job.y_group = F * dy.step[1], C * dx.step[1]
+    job.x_in_place = is_in_place(&job, dy)
+
+    by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
+    cdef _View weights = _View(by_tap)
+    cdef Py_ssize_t[::1] offset = np.arange(F, dtype=np.intp) * (C * taps)
+    cdef _Memory scratch = _Memory(workers * job.scratch_bytes)
+    cdef _Memory packed = _Memory(groups * job.weight_group * job.itemsize)
+    job.scratch, job.weights = scratch.data, packed.data
+    packing.kernels, packing.itemsize, packing.offset, packing.K = job.kernels, job.itemsize, &offset[0], F
+    packing.weights, packing.packed, packing.width, packing.row = weights.data, packed.data, job.width, 1
+    packing.group, packing.packed_group, packing.O = F * C * taps, job.weight_group, job.O
+    packing.panels = (job.O + job.width - 1) // job.width
+    run(packing_chunk, &packing, groups * packing.panels, workers)
+    run(spread_chunk, &job, groups * dy.shape[0], workers)
+    if relu:
+        _naive.rectify(dx_nchw)
+
+
+def _neighbours(tap_w):
+    """Taps of a row whose cells lie side by side: all of them, or 1."""
+    cells = [cell for _, cell in tap_w]
+    return len(cells) if cells == list(range(cells[0], cells[0] + len(cells))) else 1
+
+
+def _cells(h, v):
+    """Cells (h, w) that output 0 sees through each tap."""
+    cells = np.indices((h.kernel, v.kernel), np.intp).reshape(2, -1)
+    return cells * [[h.dilation], [v.dilation]] - [[h.pad_before], [v.pad_before]]
 
 
 def _phase(axis, phase):
@@ -446,8 +538,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
         c.add = q > start
         if not job.dy_in_place:
             set_offsets(&job.p, q, outputs, offset)
-            kernels.pack(dy, job.p.channel, offset, job.F, outputs, packed, job.f_row if job.by_pixels else kernels.NR,
-                         job.q_block * kernels.NR)
+            kernels.pack(dy, job.p.channel, offset, job.F, outputs, packed, job.f_row, job.q_block * job.f_row)
         if job.by_pixels:
             kernels.gather_rows(&job.g, x, k, k + depth, q, outputs, gathered, job.k_row)
             a.data = dy + q * job.p.cell * item if job.dy_in_place else packed
@@ -458,7 +549,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
         else:
             kernels.gather_columns(&job.g, x, k, k + depth, q, outputs, gathered, kernels.NR, job.q_row)
             a.data, a.tile, a.row, a.step = gathered, kernels.MR * job.q_row, job.q_row, 1
-            b.data, b.panel, b.row = packed, job.q_block * kernels.NR, kernels.NR
+            b.data, b.panel, b.row = packed, job.q_block * job.f_row, job.f_row
             c.data, c.row = sums + k * job.F * item, job.F
             kernels.multiply(depth, job.F, outputs, a, b, c)
         q += job.q_block
@@ -482,7 +573,7 @@ cdef void set_weight_sizes(Correlation *job, conv):
     """Cut the weight gradient into chunks and blocks, by its sizes only."""
     cdef Py_ssize_t line, NR, blocks, slices
     job.kernels, job.itemsize, job.groups = kernels_for(conv.dtype), conv.itemsize, conv.groups
-    job.by_pixels = conv.layout == "NHWC"
+    job.by_pixels = is_by_pixels(conv)
     h, v = conv.window
     job.F, job.K = conv.F // job.groups, conv.C // job.groups * h.kernel * v.kernel
     job.Q = conv.N * h.output * v.output
@@ -491,15 +582,15 @@ cdef void set_weight_sizes(Correlation *job, conv):
     job.k_block = min(job.K, up((job.K + blocks - 1) // blocks, NR if job.by_pixels else job.kernels.MR))
     job.chunks_of_k = (job.K + job.k_block - 1) // job.k_block
     job.k_row = up(job.k_block, NR) | line
-    job.f_row = up(job.F, line) | line
-    job.q_block = max(1, min(8, 2 * CHUNK_BYTES // ((job.k_row + job.f_row) * job.itemsize * NR))) * NR
+    job.f_row = up(job.F, line) | line if job.by_pixels else min(up(job.F, line), NR)  # of all filters, or of a panel
+    job.q_block = max(1, min(8, 2 * CHUNK_BYTES // ((job.k_row + up(job.F, line)) * job.itemsize * NR))) * NR
     job.q_row = up(job.q_block, line) | line
     slices = min((FEW_CHUNKS + job.chunks_of_k * job.groups - 1) // (job.chunks_of_k * job.groups),
                  PACKED_BYTES // (job.groups * job.K * job.F * job.itemsize), job.Q // (2 * job.q_block))
     job.q_slice = up((job.Q + max(1, slices) - 1) // max(1, slices), job.q_block)
     job.slices = (job.Q + job.q_slice - 1) // job.q_slice if job.Q else 0
     job.gathered_bytes = up(max(job.q_block * job.k_row, job.k_block * job.q_row) * job.itemsize, 64)
-    job.packed_bytes = up(up(job.f_row, NR) * job.q_block * job.itemsize, 64)
+    job.packed_bytes = up(up(job.F, job.f_row) * job.q_block * job.itemsize, 64)
     job.scratch_bytes = up(job.gathered_bytes + job.packed_bytes + job.q_block * sizeof(Py_ssize_t), 64)
 
 
@@ -510,20 +601,19 @@ def weight_gradient(conv, x_nchw, dy_nchw, dw):
     h, v = conv.window
     set_weight_sizes(&job, conv._replace(N=x_nchw.shape[0]))
     cdef Py_ssize_t C = conv.C // job.groups, taps = h.kernel * v.kernel
-    cells = np.indices((h.kernel, v.kernel), np.intp).reshape(2, taps)
-    cells *= [[h.dilation], [v.dilation]]
-    cells -= [[h.pad_before], [v.pad_before]]
+    cells = _cells(h, v)
     cdef Py_ssize_t[:, ::1] cell = cells
     job.g = Windows(dy.shape[2], dy.shape[3], h.stride, v.stride, x.shape[2], x.shape[3], x.step[0], x.step[1],
-                    x.step[2], x.step[3], C, taps, &cell[0, 0], &cell[1, 0])
+                    x.step[2], x.step[3], C, taps, &cell[0, 0], &cell[1, 0], v.kernel if v.dilation == 1 else 1)
     job.p = Places(dy.shape[2], dy.shape[3], dy.step[0], dy.step[1], dy.step[2], dy.step[3])
     job.x, job.dy = x.data, dy.data
     job.x_group, job.dy_group = C * x.step[1], job.F * dy.step[1]
     job.dy_in_place = job.by_pixels and dy.step[1] == 1 and dy.is_regular()
     cdef _Memory sums = _Memory(job.slices * job.groups * job.K * job.F * job.itemsize)
-    cdef _Memory scratch = _Memory(threads * job.scratch_bytes)
+    cdef int workers = threads
+    cdef _Memory scratch = _Memory(workers * job.scratch_bytes)
     job.sums, job.scratch = sums.data, scratch.data
-    run(correlation_chunk, &job, job.slices * job.groups * job.chunks_of_k)
+    run(correlation_chunk, &job, job.slices * job.groups * job.chunks_of_k, workers)
     slices = sums.numbers(conv.dtype).reshape(job.slices, -1)
     total = slices[0]
     for other in slices[1:]:
@@ -561,6 +651,7 @@ def workspace_bytes(conv):
     cells = -(-h.size // h.stride) * -(-v.size // v.stride)
     most = 0
     for O, K, Q in ((F, C * taps, h.output * v.output), (C, F * taps, cells)):
+        job.spread = False
         set_sizes(&job, conv, O, K, conv.N * Q)
         packed = job.groups_at_once * job.weight_group * job.itemsize
         most = max(most, packed + threads * job.scratch_bytes + K * TABLE_BYTES)

@@ -154,10 +154,33 @@ class Contract:
             value = getattr(cache, name)
             with pytest.raises(AttributeError):
                 setattr(cache, name, value)
+            with pytest.raises(AttributeError):
+                setattr(cache, f"other_{name}", value)
             if name in inputs:
                 assert np.shares_memory(value, inputs[name]), f"cache.{name} is a copy"
             elif isinstance(value, np.ndarray):
                 assert not np.array_equal(value, inputs["x"]), f"cache.{name} is a copy of x"
+
+    def test_reshaping_inputs_and_result_in_place_does_not_reach_the_cache(
+        self, typical: Variant
+    ) -> None:
+        inputs = typical.inputs()
+        y, cache = forward(cnnfast, typical, inputs)
+        want = backward(cnnfast, typical, inputs["dy"], cache)
+        for name, array in (inputs | {"y": y}).items():
+            if name != "dy" and array.base is None:
+                array.resize(array.size, refcheck=False)
+        assert_same_bits(backward(cnnfast, typical, inputs["dy"], cache), want)
+
+    def test_numpys_handling_of_floating_point_errors_does_not_matter(
+        self, typical: Variant
+    ) -> None:
+        inputs = typical.inputs("uniform")
+        tiny = float(np.finfo(typical.dtype).tiny) ** 0.75
+        with np.errstate(all="ignore"):
+            inputs = {name: array * array.dtype.type(tiny) for name, array in inputs.items()}
+        with np.errstate(all="raise"):
+            run(cnnfast, typical, inputs)
 
     def test_gradients_are_those_of_finite_differences(self) -> None:
         for variant in variants(self.functions, "typical"):
@@ -202,6 +225,25 @@ class WithOut:
         got = named(("y", "indices"), infer(cnnfast, typical, inputs, out=out))
         assert got["y"] is out
         assert_same_bits(got, named(("y", "indices"), infer(cnnfast, typical, inputs)))
+
+    def test_out_of_a_subclass_is_filled_as_plain_memory(self, typical: Variant) -> None:
+        class Deceptive(np.ndarray):
+            shape = (1, 1)
+
+            def __getitem__(self, key: object) -> np.ndarray:
+                return np.zeros(1)
+
+            def reshape(self, *shape: int) -> np.ndarray:
+                return np.zeros(shape)
+
+            transpose = reshape
+
+        inputs = typical.inputs("uniform")
+        filled = np.full_like(inputs["dy"], np.nan)
+        out = filled.view(Deceptive)
+        want = named(("y", "indices"), infer(cnnfast, typical, inputs))["y"]
+        assert named(("y", "indices"), infer(cnnfast, typical, inputs, out=out))["y"] is out
+        np.testing.assert_array_equal(filled, want)
 
 
 class Products(WithOut, Contract):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import dataclasses
+import threading
+import time
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -64,8 +68,39 @@ def test_auto_computes_as_planned(variant: Variant) -> None:
     np.testing.assert_array_equal(auto, planned)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.dtype("float64"), "f8"])
+def test_a_plan_takes_any_name_of_a_dtype(dtype: object) -> None:
+    want = cnnfast.plan_conv2d(*SHAPES, groups=2, dtype="float64")
+    assert cnnfast.plan_conv2d(*SHAPES, groups=2, dtype=dtype) == want
+
+
+ONE = np.ones((1, 1, 1, 1), np.float32)
+GIANT = np.broadcast_to(ONE, (1, 1, 50_000, 50_000))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: cnnfast.global_avg_pool2d(GIANT),
+        lambda: cnnfast.global_max_pool2d(GIANT),
+        lambda: cnnfast.group_norm(GIANT[..., :20_000], ONE.ravel(), ONE.ravel(), 1),
+        lambda: cnnfast.max_pool2d(GIANT[..., :2000, :2000], 31, stride=1),
+        lambda: cnnfast.conv2d(
+            GIANT[..., :2000, :2000], np.ones((1, 1, 31, 31), np.float32), algorithm="naive"
+        ),
+    ],
+)
+def test_one_large_plane_can_be_interrupted(call: Callable[[], object]) -> None:
+    start = time.perf_counter()
+    threading.Timer(0.05, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert time.perf_counter() - start < 1
+
+
 def test_plans_are_immutable() -> None:
     plan = cnnfast.plan_conv2d(*SHAPES, groups=2)
+    assert hash(plan) == hash(dataclasses.replace(plan))
     with pytest.raises(AttributeError):
         plan.algorithm = "naive"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import subprocess
 import sys
 from importlib.metadata import requires
@@ -23,7 +24,7 @@ MAY_IMPORT = {  # module: the modules of the package that it may import
     "columns": {"geometry", "arrays", "_im2col"},
     "linear": {"conv", "arrays"},
     "algorithms": {"geometry", "arrays", "_naive", "_im2col", "_tiled"},
-    "arrays": set(),
+    "arrays": {"geometry"},
     "geometry": set(),
     "reference": set(),
     "cpu": {"arrays", "_tiled"},
@@ -95,8 +96,23 @@ def test_import_loads_numpy_and_the_standard_library_alone() -> None:
     )
     loaded = {name.split(".")[0] for name in result.stdout.split()}
     assert "cnnfast" in loaded
+    assert not {"cnnfast.reference", "importlib.metadata"} & set(result.stdout.split())
     cython = {name for name in loaded if name.startswith(("_cython", "cython_runtime"))}
     assert loaded - cython - sys.stdlib_module_names <= {"cnnfast", "numpy"}
+
+
+def test_import_without_numpy_names_numpy() -> None:
+    program = "import sys; sys.modules['numpy'] = None; import cnnfast"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ModuleNotFoundError: import of numpy" in result.stderr
+    assert "compiled" not in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("variable", ["CNNFAST_NUM_THREADS", "CNNFAST_CPU"])
+def test_an_empty_variable_counts_as_unset(variable: str) -> None:
+    subprocess.run(
+        [sys.executable, "-c", "import cnnfast"], check=True, env=os.environ | {variable: ""}
+    )
 
 
 def test_numpy_is_the_only_dependency() -> None:

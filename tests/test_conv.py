@@ -80,6 +80,14 @@ def test_lists_and_whatever_numpy_reads_as_floats() -> None:
     assert y.dtype == np.float64
 
 
+@pytest.mark.parametrize("algorithm", algorithms_of("conv2d"))
+def test_an_empty_batch_of_giant_images_takes_no_time(algorithm: str) -> None:
+    one = np.ones((1, 1, 1, 1))
+    x = np.broadcast_to(one, (0, 1, 2**25, 1))
+    for function in (cnnfast.conv2d_forward, cnnfast.conv_transpose2d_forward):
+        assert function(x, one, algorithm=algorithm)[0].shape == x.shape
+
+
 def test_options_are_any_index() -> None:
     class Two:
         def __index__(self) -> int:

@@ -217,6 +217,11 @@ def _giants() -> Iterator[Row]:
     yield bad(42, ValueError, "too large", "im2col", **wide | {"kernel_size": 3})
     nothing = {"x": lambda a: np.broadcast_to(a["x"][:1, :1, :0, :1], (12, 4, 0, 2**40))}
     yield bad(44, ValueError, r"x must not be empty.*\(12,.*0", f"{CONV} {POOLS}", **nothing)
+    for name in ("stride", "padding", "kernel_size", "groups", "n"):
+        message = f"{shown(name)} is too large: .*got something of type int that cannot be shown"
+        yield bad(38, ValueError, message, **{name: 10**5000})
+    for name in ("eps", "momentum"):
+        yield bad(38, ValueError, f"{name} is too large: 1000", **{name: 10**400})
     giant_shape = {"x_shape": (2**31, 4, 2**31, 2**31)}
     yield bad(39, ValueError, "x_shape|too large", **giant_shape)
 
@@ -284,6 +289,13 @@ def _shapes() -> Iterator[Row]:
             yield bad(66, ValueError, rf"{name} must have shape \(4,\), {got(shape)}", **change)
     alone = {"running_mean": lambda a: np.ones(4, a["x"].dtype), "running_var": None}
     yield bad(67, ValueError, "running_var", "batch_norm2d_forward", **alone)
+    yield bad(49, ValueError, "w_shape must be positive, got 0", w_shape=(0, 4, 3, 3))
+    for name in ("x", "w", "gamma"):
+        other_shape = {"cache": lambda a, name=name: forged(a["cache"], name)}
+        owners = [f for f in FUNCTIONS if f.endswith("_backward") and f != "linear_backward"]
+        owners = [f for f in owners if hasattr(good_call(f, "float32")["cache"], name)]
+        message = r"(cache\.\w+|dy) must "
+        yield bad(60, ValueError, message, " ".join(owners), **other_shape)
     for value in ((2, 4, 6), (2, 4, 0, 5), (2, 4, -6, 5), (-1, 4, 6, 5)):
         yield bad(55, ValueError, "x_shape must", x_shape=value)
 
@@ -302,6 +314,10 @@ def _values() -> Iterator[Row]:
     ):
         yield bad(70, ValueError, f"{name} must be .*{got(value)}", **{name: value})
         yield bad(70, TypeError, f"{name} must be .*got 3", **{name: 3})
+    yield bad(70, TypeError, r"algorithm must be .*got \[1\]", algorithm=[1])
+    for value in ("float16", "nonsense", None, np.dtype(">f4")):
+        message = "dtype must be float32 or float64, got"
+        yield bad(71, TypeError, message, "plan_conv2d", dtype=value)
     yield bad(70, ValueError, "needs .*'xq'", needs="xq")
     yield bad(70, TypeError, "needs must be .*got 3", needs=3)
 
@@ -372,6 +388,11 @@ def _types() -> Iterator[Row]:
     yield bad(73, TypeError, "cache .*", others, **foreign)
 
 
+def forged(cache: object, name: str) -> object:
+    """Return a cache in which the array of this name has an extent too many."""
+    return replace(cache, **{name: np.repeat(getattr(cache, name), 2, axis=-1)})
+
+
 def other(dtype: np.dtype) -> str:
     return "float64" if dtype == np.float32 else "float32"
 
@@ -381,6 +402,16 @@ def _outs() -> Iterator[Row]:
     wrong = {"out": lambda a: a["out"].astype(other(a["out"].dtype))}
     yield bad(69, TypeError, "out must have dtype float", **wrong)
     yield bad(69, TypeError, "out must be an ndarray, got list", out=lambda a: a["out"].tolist())
+    masked = {"out": lambda a: np.ma.masked_array(a["out"])}
+    yield bad(76, TypeError, "out is a masked array: fill it", **masked)
+    for name in ("gamma", "beta"):
+        shared = {
+            "running_mean": lambda a, name=name: a[name],
+            "running_var": lambda a: np.ones(4, a["x"].dtype),
+        }
+        message = f"running_mean must not overlap {name}"
+        only = "batch_norm2d_forward"
+        yield bad(84, ValueError, message, only, **shared, **{name: lambda a, n=name: a[n]})
     yield bad(83, ValueError, "out is read-only", out=lambda a: frozen(a["out"]))
     for name in ("x", "w", "b"):
         overlap = {name: lambda a, name=name: overlapping(a, name), "out": lambda a: a["out"]}

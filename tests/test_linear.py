@@ -6,6 +6,7 @@ import numpy as np
 from contract import Products
 
 import cnnfast
+from cnnfast.conv import MASKED_BYTES
 
 
 class TestLinear(Products):
@@ -20,6 +21,16 @@ def test_numbers_by_hand() -> None:
     np.testing.assert_array_equal(dx, [[21, 40, 59]])
     np.testing.assert_array_equal(dw, [[1, 2, 3], [2, 4, 6]])
     np.testing.assert_array_equal(db, [1, 2])
+
+
+def test_a_large_batch_is_masked_in_parts() -> None:
+    random = np.random.default_rng(0)
+    x, w = (random.integers(-9, 9, shape).astype("f4") for shape in ((70_000, 2), (64, 2)))
+    y, cache = cnnfast.linear_forward(x, w, activation="relu")
+    assert y.nbytes > MASKED_BYTES
+    dx, dw, _ = cnnfast.linear_backward(np.ones_like(y), cache)
+    np.testing.assert_array_equal(dx, (y > 0) @ w)
+    np.testing.assert_array_equal(dw, (y > 0).T @ x)
 
 
 def test_it_is_a_1x1_convolution() -> None:

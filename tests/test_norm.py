@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from awkward import ANY_STRIDES
@@ -61,6 +63,32 @@ def test_an_empty_batch_passes_inference(dtype: str, layout: str) -> None:
     vectors = [np.ones(2, dtype)] * 4
     x = np.ones((0, 2, 2, 2), dtype)
     assert cnnfast.batch_norm2d(x, *vectors, layout=layout).shape == x.shape
+
+
+def test_an_empty_batch_of_giant_images_takes_no_time() -> None:
+    one = np.broadcast_to(np.ones(1), 2**31)
+    x = np.broadcast_to(one[:, None, None], (0, 2**31, 4, 4))
+    assert cnnfast.group_norm(x, one, one, 1).shape == x.shape
+    assert cnnfast.batch_norm2d(x, one, one, one, one).shape == x.shape
+
+
+def test_failing_leaves_running_statistics_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*arguments: object) -> None:
+        raise MemoryError
+
+    mean, variance, ones = np.zeros(4), np.ones(4), np.ones(4)
+    monkeypatch.setattr("cnnfast._norm.scale", no_memory)
+    with pytest.raises(MemoryError):
+        cnnfast.batch_norm2d_forward(np.ones((2, 4, 3, 3)), ones, ones, mean, variance)
+    assert not mean.any()
+    assert (variance == 1).all()
+
+
+def test_numbers_may_be_any_real() -> None:
+    x, ones = np.arange(8.0).reshape(2, 1, 2, 2), np.ones(1)
+    want = cnnfast.group_norm(x, ones, ones, 1, eps=0.5)
+    for eps in (Fraction(1, 2), np.longdouble(0.5), np.float32(0.5)):
+        np.testing.assert_array_equal(cnnfast.group_norm(x, ones, ones, 1, eps=eps), want)
 
 
 @pytest.mark.parametrize("function", ["batch_norm2d_forward", "group_norm_forward"])

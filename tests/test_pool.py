@@ -93,6 +93,13 @@ def test_average_divisors_by_hand(width: int, options: dict, want: list[float]) 
     np.testing.assert_allclose(y.ravel(), want, rtol=1e-15)
 
 
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_an_empty_batch_of_giant_images_takes_no_time(kind: str) -> None:
+    x = np.broadcast_to(np.ones((1, 1, 1, 1)), (0, 1, 2**40, 2**19))
+    y, cache = getattr(cnnfast, f"{kind}_pool2d_forward")(x, 1)
+    assert y.shape == getattr(cnnfast, f"{kind}_pool2d_backward")(y, cache).shape == x.shape
+
+
 @TYPES
 @ORDERS
 def test_nan_wins_in_every_place_and_channel(dtype: str, layout: str) -> None:

@@ -38,6 +38,7 @@ typedef struct {
     ptrdiff_t image, channel, row, cell; /* steps of the image */
     ptrdiff_t channels, taps;
     const ptrdiff_t *tap_h, *tap_w;
+    ptrdiff_t neighbours; /* taps in a row whose cells lie side by side, or 1 */
 } Windows;
 
 /* Where outputs are put: image n, channel c, row i, column j of the outputs, at data + the sum of these steps. */
@@ -51,15 +52,20 @@ typedef struct {
     /* C = or += A B, with bias and ReLU. */
     void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right b, Target c);
     /* Panels of `width` rows of a matrix, side by side for each k: to[o / width * panel + k * width + o % width] =
-       from[o * row + offset[k]]; the last panel is filled with 0. Returns whether all numbers are finite. */
-    int (*pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,
-                ptrdiff_t width, ptrdiff_t panel);
+       from[o * row + offset[k]]; the last panel is filled with 0. */
+    void (*pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,
+                 ptrdiff_t width, ptrdiff_t panel);
+    /* Whether so many numbers are all finite. */
+    int (*is_finite)(const void *numbers, ptrdiff_t count);
     /* columns[k][q] for outputs q0 to q0 + count - 1, in panels of NR outputs; k = c * taps + t from k0 to k1 - 1. */
     void (*gather_columns)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0, ptrdiff_t count,
                            void *columns, ptrdiff_t panel, ptrdiff_t row);
     /* rows[q][k], with k = t * channels + c. */
     void (*gather_rows)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0, ptrdiff_t count,
                         void *rows, ptrdiff_t row);
+    /* Back again: add all of columns[k][q], or of rows[q][k], to the cells that they would have been gathered from. */
+    void (*add_columns)(const Windows *g, void *x, ptrdiff_t q0, ptrdiff_t count, const void *columns, ptrdiff_t row);
+    void (*add_rows)(const Windows *g, void *x, ptrdiff_t q0, ptrdiff_t count, const void *rows, ptrdiff_t row);
     /* y at places q0 to q0 + count - 1 of C channels from a buffer of channels and outputs with these steps. */
     void (*scatter)(const Places *p, void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, const void *buffer,
                     ptrdiff_t channel, ptrdiff_t output);

@@ -150,24 +150,64 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
     }
 }
 
-/* for a block of k that stays in the first cache, for o in rows of the panel, for k of the block: one number */
-static int NAME(pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,
-                      ptrdiff_t width, ptrdiff_t panel)
+/* Turn a block of 4 x 4 numbers: to[k][o] = from[o][k]. */
+ALWAYS void NAME(turn)(const T *from, ptrdiff_t row, T *to, ptrdiff_t width)
 {
-    T zero = 0; /* becomes NaN with the first number that is not finite */
+#if __has_builtin(__builtin_shufflevector)
+    typedef T Four __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
+    Four a = *(const Four *)from, b = *(const Four *)(from + row);
+    Four c = *(const Four *)(from + 2 * row), d = *(const Four *)(from + 3 * row);
+    Four ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    Four cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(Four *)to = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+    *(Four *)(to + width) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+    *(Four *)(to + 2 * width) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+    *(Four *)(to + 3 * width) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+#else
+    for (int o = 0; o < 4; o++)
+        for (int k = 0; k < 4; k++)
+            to[k * width + o] = from[o * row + k];
+#endif
+}
+
+/* for a panel, for a block of k that stays in the first cache, for o in rows of the panel: blocks of 4 x 4 where
+   neighbours in k are neighbours in memory, single numbers elsewhere */
+static void NAME(pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,
+                       ptrdiff_t width, ptrdiff_t panel)
+{
     for (ptrdiff_t first = 0; first < rows; first += width)
         for (ptrdiff_t k0 = 0; k0 < K; k0 += 64) {
-            ptrdiff_t k1 = K - k0 < 64 ? K : k0 + 64;
+            ptrdiff_t k1 = K - k0 < 64 ? K : k0 + 64, o = 0;
+            const T *numbers = (const T *)from + first * row;
             T *block = (T *)to + first / width * panel;
-            for (ptrdiff_t o = 0; o < width; o++) {
-                const T *numbers = (const T *)from + (first + o) * row;
-                for (ptrdiff_t k = k0; k < k1; k++) {
-                    T number = first + o < rows ? numbers[offset[k]] : 0;
-                    zero += number * 0;
-                    block[k * width + o] = number;
-                }
-            }
+            for (; o + 4 <= width && first + o + 4 <= rows; o += 4)
+                for (ptrdiff_t k = k0; k < k1;)
+                    if (k + 4 <= k1 && offset[k + 3] == offset[k] + 3) {
+                        NAME(turn)(numbers + o * row + offset[k], row, block + k * width + o, width);
+                        k += 4;
+                    } else {
+                        for (ptrdiff_t i = o; i < o + 4; i++)
+                            block[k * width + i] = numbers[i * row + offset[k]];
+                        k++;
+                    }
+            for (; o < width; o++)
+                for (ptrdiff_t k = k0; k < k1; k++)
+                    block[k * width + o] = first + o < rows ? numbers[o * row + offset[k]] : 0;
         }
+}
+
+static int NAME(is_finite)(const void *data, ptrdiff_t count)
+{
+    const T *numbers = data;
+    Vector zeros = {0}; /* a lane becomes NaN with its first number that is not finite */
+    ptrdiff_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        zeros += NAME(load)(numbers + i) * 0;
+    T zero = 0;
+    for (; i < count; i++)
+        zero += numbers[i] * 0;
+    for (int lane = 0; lane < LANES; lane++)
+        zero += zeros[lane];
     return zero == 0;
 }
 
@@ -180,12 +220,17 @@ ALWAYS void NAME(copy)(T *restrict to, const T *restrict from, ptrdiff_t count)
         NAME(store)(to + count - LANES, NAME(load)(from + count - LANES));
         return;
     }
-    while (count >= 4) {
-        memcpy(to, from, 4 * sizeof(T));
-        to += 4, from += 4, count -= 4;
+#define COPY_TWO(n)                                                                                                   \
+    if (count >= n) {                                                                                                 \
+        memcpy(to, from, n * sizeof(T));                                                                              \
+        memcpy(to + count - n, from + count - n, n * sizeof(T));                                                      \
+        return;                                                                                                       \
     }
-    for (ptrdiff_t i = 0; i < count; i++)
-        to[i] = from[i];
+    COPY_TWO(8)
+    COPY_TWO(4)
+    COPY_TWO(2)
+#undef COPY_TWO
+    *to = *from;
 }
 
 ALWAYS void NAME(copy_steps)(T *restrict to, const T *restrict from, ptrdiff_t step, ptrdiff_t count)
@@ -197,38 +242,61 @@ ALWAYS void NAME(copy_steps)(T *restrict to, const T *restrict from, ptrdiff_t s
             to[i] = from[i * step];
 }
 
+ALWAYS void NAME(add_steps)(T *restrict to, ptrdiff_t step, const T *restrict from, ptrdiff_t count)
+{
+    if (step == 1)
+        for (ptrdiff_t i = 0; i < count; i++)
+            to[i] += from[i];
+    else
+        for (ptrdiff_t i = 0; i < count; i++)
+            to[i * step] += from[i];
+}
+
 /* Smallest output along an axis whose cell o * stride + tap is at or after 0, and one past the last before size. */
 ALWAYS ptrdiff_t NAME(first)(ptrdiff_t tap, ptrdiff_t stride)
 {
-    return tap >= 0 ? 0 : (-tap - 1) / stride + 1;
+    return tap >= 0 ? 0 : stride == 1 ? -tap : (-tap - 1) / stride + 1;
 }
 
 ALWAYS ptrdiff_t NAME(end)(ptrdiff_t tap, ptrdiff_t stride, ptrdiff_t size)
 {
-    return tap >= size ? 0 : (size - 1 - tap) / stride + 1;
+    return tap >= size ? 0 : stride == 1 ? size - tap : (size - 1 - tap) / stride + 1;
 }
 
-/* One row of columns:  for a run of outputs in one row of an image   zeros, cells, zeros */
-static void NAME(gather_row)(const Windows *g, const T *x, ptrdiff_t t, ptrdiff_t q, ptrdiff_t count, T *to)
+/* The columns of a panel, copied from x or (back) added to it.
+
+     for run of outputs in one row of an image
+       for t in taps                                                which cells of the run lie in the image
+         for c in channels                                          zeros, cells, zeros                             */
+ALWAYS void NAME(panel_columns)(const int back, const Windows *g, T *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q,
+                                ptrdiff_t count, T *columns, ptrdiff_t row)
 {
-    ptrdiff_t first = NAME(first)(g->tap_w[t], g->stride_w), end = NAME(end)(g->tap_w[t], g->stride_w, g->W);
     ptrdiff_t image = q / (g->rows * g->columns), i = q / g->columns % g->rows, j = q % g->columns;
+    ptrdiff_t c0 = k0 / g->taps, t0 = k0 % g->taps, step = g->stride_w * g->cell;
     while (count > 0) {
         ptrdiff_t run = g->columns - j < count ? g->columns - j : count;
-        ptrdiff_t h = i * g->stride_h + g->tap_h[t];
-        ptrdiff_t from = first < j ? j : first, until = end < j + run ? end : j + run;
-        if (h < 0 || h >= g->H || from >= until)
-            from = until = j + run;
-        for (ptrdiff_t o = j; o < from; o++)
-            to[o - j] = 0;
-        if (from < until) {
-            const T *cells = x + image * g->image + h * g->row + (from * g->stride_w + g->tap_w[t]) * g->cell;
-            ptrdiff_t step = g->stride_w * g->cell;
-            NAME(copy_steps)(to + from - j, cells, step, until - from);
+        for (ptrdiff_t t = 0; t < g->taps; t++) {
+            ptrdiff_t h = i * g->stride_h + g->tap_h[t], w = j * g->stride_w + g->tap_w[t];
+            ptrdiff_t from = NAME(first)(w, g->stride_w), until = NAME(end)(w, g->stride_w, g->W);
+            until = until < run ? until : run;
+            if (h < 0 || h >= g->H || from >= until)
+                from = until = run;
+            T *cells = x + image * g->image + h * g->row + (w + from * g->stride_w) * g->cell;
+            for (ptrdiff_t c = t < t0 ? c0 + 1 : c0, k = c * g->taps + t; k < k1; c++, k += g->taps) {
+                T *to = columns + (k - k0) * row;
+                if (back) {
+                    NAME(add_steps)(cells + c * g->channel, step, to + from, until - from);
+                    continue;
+                }
+                for (ptrdiff_t o = 0; o < from; o++)
+                    to[o] = 0;
+                if (from < until)
+                    NAME(copy_steps)(to + from, cells + c * g->channel, step, until - from);
+                for (ptrdiff_t o = until; o < run; o++)
+                    to[o] = 0;
+            }
         }
-        for (ptrdiff_t o = until; o < j + run; o++)
-            to[o - j] = 0;
-        to += run, count -= run, j = 0;
+        columns += run, count -= run, j = 0;
         if (++i == g->rows)
             i = 0, image++;
     }
@@ -237,33 +305,63 @@ static void NAME(gather_row)(const Windows *g, const T *x, ptrdiff_t t, ptrdiff_
 static void NAME(gather_columns)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0,
                                  ptrdiff_t count, void *columns, ptrdiff_t panel, ptrdiff_t row)
 {
-    for (ptrdiff_t q = 0; q < count; q += NR) {
-        ptrdiff_t run = count - q < NR ? count - q : NR;
-        T *to = (T *)columns + q / NR * panel;
-        for (ptrdiff_t k = k0; k < k1; k++, to += row)
-            NAME(gather_row)(g, (const T *)x + k / g->taps * g->channel, k % g->taps, q0 + q, run, to);
+    for (ptrdiff_t q = 0; q < count; q += NR)
+        NAME(panel_columns)(0, g, (T *)x, k0, k1, q0 + q, count - q < NR ? count - q : NR,
+                            (T *)columns + q / NR * panel, row);
+}
+
+static void NAME(add_columns)(const Windows *g, void *x, ptrdiff_t q0, ptrdiff_t count, const void *columns,
+                              ptrdiff_t row)
+{
+    NAME(panel_columns)(1, g, x, 0, g->channels * g->taps, q0, count, (T *)columns, row);
+}
+
+/* The rows of some outputs, copied from x or (back) added to it.
+
+     for q in outputs
+       for t in taps                                                one cell, and its neighbours if they are next taps
+         for c in channels                                                                                           */
+ALWAYS void NAME(cell_rows)(const int back, const Windows *g, T *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0,
+                            ptrdiff_t count, T *rows, ptrdiff_t row)
+{
+    ptrdiff_t image = q0 / (g->rows * g->columns), i = q0 / g->columns % g->rows, j = q0 % g->columns;
+    ptrdiff_t t0 = k0 / g->channels, c0 = k0 % g->channels;
+    ptrdiff_t together = g->channel == 1 && g->cell == g->channels ? g->neighbours : 1;
+    for (ptrdiff_t q = 0; q < count; q++) {
+        T *to = rows + q * row, *end = to + k1 - k0;
+        for (ptrdiff_t t = t0, u = t0 % together, c = c0, n = 1; to < end; t += n, c = 0) {
+            ptrdiff_t h = i * g->stride_h + g->tap_h[t], w = j * g->stride_w + g->tap_w[t];
+            T *cell = x + image * g->image + h * g->row + w * g->cell + c * g->channel;
+            int inside = h >= 0 && h < g->H && w >= 0 && w < g->W;
+            n = !inside ? 1 : together - u < g->W - w ? together - u : g->W - w;
+            u = u + n == together ? 0 : u + n;
+            ptrdiff_t run = n * g->channels - c < end - to ? n * g->channels - c : end - to;
+            if (back && inside)
+                NAME(add_steps)(cell, g->channel, to, run);
+            else if (inside)
+                NAME(copy_steps)(to, cell, g->channel, run);
+            else if (!back)
+                for (ptrdiff_t o = 0; o < run; o++)
+                    to[o] = 0;
+            to += run;
+        }
+        if (++j == g->columns) {
+            j = 0;
+            if (++i == g->rows)
+                i = 0, image++;
+        }
     }
 }
 
 static void NAME(gather_rows)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0,
                               ptrdiff_t count, void *rows, ptrdiff_t row)
 {
-    for (ptrdiff_t q = q0; q < q0 + count; q++) {
-        ptrdiff_t image = q / (g->rows * g->columns), i = q / g->columns % g->rows, j = q % g->columns;
-        const T *cells = (const T *)x + image * g->image;
-        T *to = (T *)rows + (q - q0) * row;
-        for (ptrdiff_t k = k0; k < k1;) {
-            ptrdiff_t t = k / g->channels, c = k % g->channels;
-            ptrdiff_t run = g->channels - c < k1 - k ? g->channels - c : k1 - k;
-            ptrdiff_t h = i * g->stride_h + g->tap_h[t], w = j * g->stride_w + g->tap_w[t];
-            if (h < 0 || h >= g->H || w < 0 || w >= g->W)
-                for (ptrdiff_t o = 0; o < run; o++)
-                    to[o] = 0;
-            else
-                NAME(copy_steps)(to, cells + h * g->row + w * g->cell + c * g->channel, g->channel, run);
-            to += run, k += run;
-        }
-    }
+    NAME(cell_rows)(0, g, (T *)x, k0, k1, q0, count, rows, row);
+}
+
+static void NAME(add_rows)(const Windows *g, void *x, ptrdiff_t q0, ptrdiff_t count, const void *rows, ptrdiff_t row)
+{
+    NAME(cell_rows)(1, g, x, 0, g->channels * g->taps, q0, count, (T *)rows, row);
 }
 
 /* for a run of outputs in one row of an image, for c in channels: a run of cells; the inner loop is the one that
@@ -299,8 +397,11 @@ static const Kernels NAMED_TABLE = {
     NR,
     NAME(multiply),
     NAME(pack),
+    NAME(is_finite),
     NAME(gather_columns),
     NAME(gather_rows),
+    NAME(add_columns),
+    NAME(add_rows),
     NAME(scatter),
 };
 
