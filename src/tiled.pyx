@@ -13,10 +13,10 @@ One product kernel (simd/template.h) does all the arithmetic, C (M x N) += A (M 
     weights   pixels       dy, in place (F x Q)          rows, gathered (Q x K)        dw
 
 "pixels" is for NHWC, where channels lie side by side, "planes" for NCHW (and for groups of few channels, whose vectors
-would be nearly empty); both take any strides. Q counts the outputs through all
-images, so that small images share a tile; K = C*KH*KW. The input gradient is a forward pass over dy with the weights
-flipped and transposed; with stride s it is s*s of them, one for each phase of the cells of x, each with the taps
-that reach such a cell.
+would be nearly empty); both take any strides. Q counts the outputs through all images, so that small images share a
+tile; K = C*KH*KW. The input gradient is a forward pass over dy with the weights flipped and transposed; with stride s it
+is s*s of them, one for each phase of the cells of x, each with the taps that reach such a cell. For few channels it is
+the product w.T dy, whose columns are added back to the cells they came from.
 
     for chunk of outputs (and of filters, where outputs are few)      in parallel; depends on the problem only
       for block of K                                                  its columns and weights fit the second cache
@@ -48,6 +48,8 @@ cdef enum:
     PACKED_BYTES = 16777216  # of weights packed at a time
     TABLE_BYTES = 32  # of offsets and cells for each number of K
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
+    CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
+    MOST_SLICES = 1024  # of the outputs, each with sums of its own, in the weight gradient
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by filters
     WEIGHT_K_BLOCK = 144  # of K in the weight gradient: its columns and dy, for some hundred outputs, fit the cache
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
@@ -198,7 +200,9 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Py_ssize_t filters = min(job.o_block, job.O - o), outputs = min(job.q_block, job.Q - q)
     cdef const char *x = job.x + group * job.x_group * item
     cdef const char *weights = job.weights + (group * job.weight_group + o * job.K) * item
-    cdef const char *bias = NULL if job.bias == NULL else job.bias + (group * job.O + o) * item
+    cdef const char *bias = job.bias
+    if bias != NULL:
+        bias += (group * job.O + o) * item
     cdef char *y = job.y + (group * job.y_group + o * job.p.channel) * item
     cdef char *gathered = job.scratch + thread * job.scratch_bytes
     if job.by_pixels:
@@ -308,9 +312,7 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
     set_sizes(&job, conv, y.shape[1] // groups, C * taps, y.shape[0] * y.shape[2] * y.shape[3])
 
     cells = np.array([(h, w) for _, h in tap_h for _, w in tap_w], np.intp).T.copy()
-    cdef Py_ssize_t[:, ::1] cell = cells
-    job.g = Windows(y.shape[2], y.shape[3], stride[0], stride[1], x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2],
-                    x.step[3], C, taps, &cell[0, 0], &cell[1, 0], _neighbours(tap_w))
+    job.g = windows_on(x, C, y.shape[2], y.shape[3], stride, cells, _neighbours([cell for _, cell in tap_w]))
     job.p = Places(y.shape[2], y.shape[3], y.step[0], y.step[1], y.step[2], y.step[3])
     job.x, job.y, job.relu = x.data, y.data, relu
     job.x_group, job.y_group = C * x.step[1], job.O * y.step[1]
@@ -323,21 +325,18 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
     rows, channels = (1, 0) if transposed else (0, 1)
     tap_offset = np.array([h * weights.step[2] + w * weights.step[3] for h, _ in tap_h for w, _ in tap_w], np.intp)
     channel_offset = np.arange(C, dtype=np.intp) * weights.step[channels]
-    offsets = np.add.outer(tap_offset, channel_offset) if job.by_pixels else np.add.outer(channel_offset, tap_offset)
-    cdef Py_ssize_t[::1] offset = offsets.reshape(-1)
+    offset = np.add.outer(tap_offset, channel_offset) if job.by_pixels else np.add.outer(channel_offset, tap_offset)
+    cdef Packing packing
+    set_packing(&packing, &job, weights.step[rows], weights.shape[0] // groups * weights.step[0], offset.reshape(-1))
 
     cdef int workers = threads
     cdef _Memory scratch = _Memory(workers * job.scratch_bytes)
     cdef _Memory packed = _Memory(job.groups_at_once * job.weight_group * job.itemsize)
-    job.scratch, job.weights = scratch.data, packed.data
+    job.scratch, job.weights, packing.packed = scratch.data, packed.data, packed.data
     cdef const char *x_data = x.data
     cdef char *y_data = y.data
-    cdef _View bias = None if b is None else _View(b)
+    cdef _View bias = _View(b)
     cdef Product part
-    cdef Packing packing
-    packing.kernels, packing.itemsize, packing.offset, packing.K = job.kernels, job.itemsize, &offset[0], job.K
-    packing.packed, packing.width, packing.row = packed.data, job.width, weights.step[rows]
-    packing.group, packing.packed_group = weights.shape[0] // groups * weights.step[0], job.weight_group
     padded = any(h < 0 or h + (y.shape[2] - 1) * stride[0] >= x.shape[2] for _, h in tap_h) or any(
         w < 0 or w + (y.shape[3] - 1) * stride[1] >= x.shape[3] for _, w in tap_w)
     i = 0
@@ -350,7 +349,7 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
             part.chunks_of_o = (part.O + job.o_block - 1) // job.o_block
             part.x = x_data + i * job.x_group * job.itemsize
             part.y = y_data + (i * job.y_group + j * y.step[1]) * job.itemsize
-            part.bias = NULL if bias is None else bias.data + (i * job.O + j) * job.itemsize
+            part.bias = bias.data + (i * job.O + j) * job.itemsize
             packing.weights = weights.data + (i * packing.group + j * packing.row) * job.itemsize
             packing.O, packing.panels, packing.not_finite = part.O, (part.O + job.width - 1) // job.width, False
             run(packing_chunk, &packing, at_once * packing.panels, workers)
@@ -359,6 +358,20 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
             run(product_chunk, &part, at_once * part.chunks_of_q * part.chunks_of_o, workers)
             j += job.filters_at_once
         i += at_once
+
+
+cdef Windows windows_on(_View x, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t columns, stride,
+                        Py_ssize_t[:, ::1] cells, Py_ssize_t neighbours):
+    """Windows over the cells of x, whose taps are those of the table; it must outlive them."""
+    return Windows(rows, columns, stride[0], stride[1], x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2],
+                   x.step[3], C, cells.shape[1], &cells[0, 0], &cells[1, 0], neighbours)
+
+
+cdef void set_packing(Packing *packing, const Product *job, Py_ssize_t row, Py_ssize_t group,
+                      Py_ssize_t[::1] offset):
+    """Weights lie at filter * row + offset[k], and a group after the other; the table must outlive the packing."""
+    packing.kernels, packing.itemsize, packing.width, packing.K = job.kernels, job.itemsize, job.width, job.K
+    packing.row, packing.group, packing.packed_group, packing.offset = row, group, job.weight_group, &offset[0]
 
 
 cdef bint is_by_pixels(conv):
@@ -418,7 +431,7 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
     if 0 in dx.shape:
         return
     h, v = conv.window
-    if conv.C // conv.groups < FEW_CHANNELS and conv.C // conv.groups * h.kernel * v.kernel <= MOST_FILTERS:
+    if _is_spread(conv):
         return _spread(conv, dy, w, b, relu, dx)
     b = np.ascontiguousarray(b)
     try:
@@ -433,6 +446,15 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
                         _naive.rectify(part)
     except _NotFinite:
         _naive.input_gradient(conv, dy, w, b, relu, dx)
+
+
+def _is_spread(conv):
+    """Whether the channels are few, and their product fits a chunk of one image."""
+    C, F = conv.C // conv.groups, conv.F // conv.groups
+    rows = C * conv.window.h.kernel * conv.window.w.kernel
+    outputs = conv.window.h.output * conv.window.w.output
+    return (C < FEW_CHANNELS and rows <= MOST_FILTERS and rows * conv.F * conv.itemsize <= PACKED_BYTES // 8
+            and 2 * rows * F * outputs <= CHUNK_FLOPS)
 
 
 def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
@@ -450,12 +472,9 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
     job.spread = True
     set_sizes(&job, conv, C * taps, F, dy.shape[0] * dy.shape[2] * dy.shape[3])
     cells = _cells(h, v)
-    cdef Py_ssize_t[:, ::1] cell = cells
-    job.back = Windows(dy.shape[2], dy.shape[3], h.stride, v.stride, dx.shape[2], dx.shape[3], dx.step[0], dx.step[1],
-                       dx.step[2], dx.step[3], C, taps, &cell[0, 0], &cell[1, 0], v.kernel if v.dilation == 1 else 1)
-    cdef Py_ssize_t[::1] zero = np.zeros(1, np.intp)
-    job.g = Windows(dy.shape[2], dy.shape[3], 1, 1, dy.shape[2], dy.shape[3], dy.step[0], dy.step[1], dy.step[2],
-                    dy.step[3], F, 1, &zero[0], &zero[0], 1)
+    own_cell = np.zeros((2, 1), np.intp)
+    job.back = windows_on(dx, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells, _neighbours(cells[1, :v.kernel]))
+    job.g = windows_on(dy, F, dy.shape[2], dy.shape[3], (1, 1), own_cell, 1)
     job.p = Places(dy.shape[2], dy.shape[3], 0, 0, 0, 0)
     job.x, job.y, job.relu, job.y_regular = dy.data, dx.data, False, False
     job.x_group, job.y_group = F * dy.step[1], C * dx.step[1]
@@ -463,24 +482,22 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
 
     by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
     cdef _View weights = _View(by_tap)
-    cdef Py_ssize_t[::1] offset = np.arange(F, dtype=np.intp) * (C * taps)
+    offset = np.arange(F, dtype=np.intp) * (C * taps)
+    set_packing(&packing, &job, 1, F * C * taps, offset)
     cdef _Memory scratch = _Memory(workers * job.scratch_bytes)
     cdef _Memory packed = _Memory(groups * job.weight_group * job.itemsize)
     job.scratch, job.weights = scratch.data, packed.data
-    packing.kernels, packing.itemsize, packing.offset, packing.K = job.kernels, job.itemsize, &offset[0], F
-    packing.weights, packing.packed, packing.width, packing.row = weights.data, packed.data, job.width, 1
-    packing.group, packing.packed_group, packing.O = F * C * taps, job.weight_group, job.O
-    packing.panels = (job.O + job.width - 1) // job.width
+    packing.weights, packing.packed = weights.data, packed.data
+    packing.O, packing.panels = job.O, (job.O + job.width - 1) // job.width
     run(packing_chunk, &packing, groups * packing.panels, workers)
     run(spread_chunk, &job, groups * dy.shape[0], workers)
     if relu:
         _naive.rectify(dx_nchw)
 
 
-def _neighbours(tap_w):
+def _neighbours(cells):
     """Taps of a row whose cells lie side by side: all of them, or 1."""
-    cells = [cell for _, cell in tap_w]
-    return len(cells) if cells == list(range(cells[0], cells[0] + len(cells))) else 1
+    return len(cells) if np.all(np.diff(cells) == 1) else 1
 
 
 def _cells(h, v):
@@ -585,8 +602,9 @@ cdef void set_weight_sizes(Correlation *job, conv):
     job.f_row = up(job.F, line) | line if job.by_pixels else min(up(job.F, line), NR)  # of all filters, or of a panel
     job.q_block = max(1, min(8, 2 * CHUNK_BYTES // ((job.k_row + up(job.F, line)) * job.itemsize * NR))) * NR
     job.q_row = up(job.q_block, line) | line
-    slices = min((FEW_CHUNKS + job.chunks_of_k * job.groups - 1) // (job.chunks_of_k * job.groups),
-                 PACKED_BYTES // (job.groups * job.K * job.F * job.itemsize), job.Q // (2 * job.q_block))
+    slices = <Py_ssize_t>min(2.0 * job.k_block * job.F * job.Q / CHUNK_FLOPS, MOST_SLICES)
+    slices = max(FEW_CHUNKS // (job.chunks_of_k * job.groups), slices) + 1
+    slices = min(slices, PACKED_BYTES // (job.groups * job.K * job.F * job.itemsize), job.Q // (2 * job.q_block))
     job.q_slice = up((job.Q + max(1, slices) - 1) // max(1, slices), job.q_block)
     job.slices = (job.Q + job.q_slice - 1) // job.q_slice if job.Q else 0
     job.gathered_bytes = up(max(job.q_block * job.k_row, job.k_block * job.q_row) * job.itemsize, 64)
@@ -600,11 +618,9 @@ def weight_gradient(conv, x_nchw, dy_nchw, dw):
     cdef Correlation job
     h, v = conv.window
     set_weight_sizes(&job, conv._replace(N=x_nchw.shape[0]))
-    cdef Py_ssize_t C = conv.C // job.groups, taps = h.kernel * v.kernel
+    cdef Py_ssize_t C = conv.C // job.groups
     cells = _cells(h, v)
-    cdef Py_ssize_t[:, ::1] cell = cells
-    job.g = Windows(dy.shape[2], dy.shape[3], h.stride, v.stride, x.shape[2], x.shape[3], x.step[0], x.step[1],
-                    x.step[2], x.step[3], C, taps, &cell[0, 0], &cell[1, 0], v.kernel if v.dilation == 1 else 1)
+    job.g = windows_on(x, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells, _neighbours(cells[1, :v.kernel]))
     job.p = Places(dy.shape[2], dy.shape[3], dy.step[0], dy.step[1], dy.step[2], dy.step[3])
     job.x, job.dy = x.data, dy.data
     job.x_group, job.dy_group = C * x.step[1], job.F * dy.step[1]
