@@ -21,6 +21,8 @@ cdef extern from "simd/kernels.h" nogil:
         Py_ssize_t rows, columns, stride_h, stride_w, H, W, image, channel, row, cell, channels, taps
         const Py_ssize_t *tap_h
         const Py_ssize_t *tap_w
+        const Py_ssize_t *first
+        const Py_ssize_t *end
         Py_ssize_t neighbours
 
     ctypedef struct Places:

@@ -49,7 +49,6 @@ cdef enum:
     TABLE_BYTES = 32  # of offsets and cells for each number of K
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
-    MOST_SLICES = 1024  # of the outputs, each with sums of its own, in the weight gradient
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by filters
     WEIGHT_K_BLOCK = 144  # of K in the weight gradient: its columns and dy, for some hundred outputs, fit the cache
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
@@ -311,12 +310,12 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
     job.spread = False
     set_sizes(&job, conv, y.shape[1] // groups, C * taps, y.shape[0] * y.shape[2] * y.shape[3])
 
-    cells = np.array([(h, w) for _, h in tap_h for _, w in tap_w], np.intp).T.copy()
+    cells = _table([[h for _, h in tap_h for _ in tap_w], [w for _ in tap_h for _, w in tap_w]], stride[1], x.shape[3])
     job.g = windows_on(x, C, y.shape[2], y.shape[3], stride, cells, _neighbours([cell for _, cell in tap_w]))
     job.p = Places(y.shape[2], y.shape[3], y.step[0], y.step[1], y.step[2], y.step[3])
     job.x, job.y, job.relu = x.data, y.data, relu
     job.x_group, job.y_group = C * x.step[1], job.O * y.step[1]
-    one_to_one = (taps == 1 and not cells.any() and tuple(stride) == (1, 1)
+    one_to_one = (taps == 1 and not cells[:2].any() and tuple(stride) == (1, 1)
                   and x.shape[2] == y.shape[2] and x.shape[3] == y.shape[3])
     job.x_in_place = one_to_one and is_in_place(&job, x)
     job.y_regular = is_in_place(&job, y)
@@ -360,11 +359,18 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
         i += at_once
 
 
+def _table(cells, stride, width):
+    """Cells (h, w) that output 0 sees through each tap; first output column inside the image, and one past the last."""
+    cells = np.asarray(cells, np.intp).reshape(2, -1)
+    first = np.maximum(-(cells[1] // stride), 0)
+    return np.vstack((cells, first, (width - 1 - cells[1]) // stride + 1))
+
+
 cdef Windows windows_on(_View x, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t columns, stride,
-                        Py_ssize_t[:, ::1] cells, Py_ssize_t neighbours):
+                        Py_ssize_t[:, ::1] table, Py_ssize_t neighbours):
     """Windows over the cells of x, whose taps are those of the table; it must outlive them."""
     return Windows(rows, columns, stride[0], stride[1], x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2],
-                   x.step[3], C, cells.shape[1], &cells[0, 0], &cells[1, 0], neighbours)
+                   x.step[3], C, table.shape[1], &table[0, 0], &table[1, 0], &table[2, 0], &table[3, 0], neighbours)
 
 
 cdef void set_packing(Packing *packing, const Product *job, Py_ssize_t row, Py_ssize_t group,
@@ -471,8 +477,8 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
     _naive.fill(b, dx_nchw)
     job.spread = True
     set_sizes(&job, conv, C * taps, F, dy.shape[0] * dy.shape[2] * dy.shape[3])
-    cells = _cells(h, v)
-    own_cell = np.zeros((2, 1), np.intp)
+    cells = _table(_cells(h, v), v.stride, v.size)
+    own_cell = _table([0, 0], 1, v.output)
     job.back = windows_on(dx, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells, _neighbours(cells[1, :v.kernel]))
     job.g = windows_on(dy, F, dy.shape[2], dy.shape[3], (1, 1), own_cell, 1)
     job.p = Places(dy.shape[2], dy.shape[3], 0, 0, 0, 0)
@@ -526,7 +532,8 @@ cdef struct Correlation:
     Py_ssize_t x_group, dy_group
     Py_ssize_t F, K, Q
     Py_ssize_t k_block, q_block, q_slice, k_row, q_row, f_row
-    Py_ssize_t chunks_of_k, groups, slices
+    Py_ssize_t chunks_of_k, groups
+    Py_ssize_t slices, first_slice  # of Q, that have sums of their own; the first of those that add to them now
     char *scratch
     Py_ssize_t scratch_bytes, gathered_bytes, packed_bytes
 
@@ -536,7 +543,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     cdef const Kernels *kernels = job.kernels
     cdef Py_ssize_t k = i % job.chunks_of_k * job.k_block, group = i // job.chunks_of_k % job.groups
     cdef Py_ssize_t slice = i // job.chunks_of_k // job.groups, item = job.itemsize
-    cdef Py_ssize_t depth = min(job.k_block, job.K - k), start = slice * job.q_slice, q, outputs
+    cdef Py_ssize_t depth = min(job.k_block, job.K - k), start = (job.first_slice + slice) * job.q_slice, q, outputs
     cdef Py_ssize_t stop = min(job.Q, start + job.q_slice)
     cdef const char *x = job.x + group * job.x_group * item
     cdef const char *dy = job.dy + group * job.dy_group * item
@@ -552,7 +559,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     q = start
     while q < stop:
         outputs = min(job.q_block, stop - q)
-        c.add = q > start
+        c.add = q > start or job.first_slice > 0
         if not job.dy_in_place:
             set_offsets(&job.p, q, outputs, offset)
             kernels.pack(dy, job.p.channel, offset, job.F, outputs, packed, job.f_row, job.q_block * job.f_row)
@@ -602,11 +609,11 @@ cdef void set_weight_sizes(Correlation *job, conv):
     job.f_row = up(job.F, line) | line if job.by_pixels else min(up(job.F, line), NR)  # of all filters, or of a panel
     job.q_block = max(1, min(8, 2 * CHUNK_BYTES // ((job.k_row + up(job.F, line)) * job.itemsize * NR))) * NR
     job.q_row = up(job.q_block, line) | line
-    slices = <Py_ssize_t>min(2.0 * job.k_block * job.F * job.Q / CHUNK_FLOPS, MOST_SLICES)
-    slices = max(FEW_CHUNKS // (job.chunks_of_k * job.groups), slices) + 1
+    slices = FEW_CHUNKS // (job.chunks_of_k * job.groups) + 1
     slices = min(slices, PACKED_BYTES // (job.groups * job.K * job.F * job.itemsize), job.Q // (2 * job.q_block))
     job.q_slice = up((job.Q + max(1, slices) - 1) // max(1, slices), job.q_block)
     job.slices = (job.Q + job.q_slice - 1) // job.q_slice if job.Q else 0
+    job.q_slice = min(job.q_slice, up(CHUNK_FLOPS // (2 * job.k_block * job.F), job.q_block))
     job.gathered_bytes = up(max(job.q_block * job.k_row, job.k_block * job.q_row) * job.itemsize, 64)
     job.packed_bytes = up(up(job.F, job.f_row) * job.q_block * job.itemsize, 64)
     job.scratch_bytes = up(job.gathered_bytes + job.packed_bytes + job.q_block * sizeof(Py_ssize_t), 64)
@@ -619,7 +626,7 @@ def weight_gradient(conv, x_nchw, dy_nchw, dw):
     h, v = conv.window
     set_weight_sizes(&job, conv._replace(N=x_nchw.shape[0]))
     cdef Py_ssize_t C = conv.C // job.groups
-    cells = _cells(h, v)
+    cells = _table(_cells(h, v), v.stride, v.size)
     job.g = windows_on(x, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells, _neighbours(cells[1, :v.kernel]))
     job.p = Places(dy.shape[2], dy.shape[3], dy.step[0], dy.step[1], dy.step[2], dy.step[3])
     job.x, job.dy = x.data, dy.data
@@ -629,7 +636,10 @@ def weight_gradient(conv, x_nchw, dy_nchw, dw):
     cdef int workers = threads
     cdef _Memory scratch = _Memory(workers * job.scratch_bytes)
     job.sums, job.scratch = sums.data, scratch.data
-    run(correlation_chunk, &job, job.slices * job.groups * job.chunks_of_k, workers)
+    job.first_slice = 0
+    while job.first_slice * job.q_slice < job.Q:
+        run(correlation_chunk, &job, job.slices * job.groups * job.chunks_of_k, workers)
+        job.first_slice += job.slices
     slices = sums.numbers(conv.dtype).reshape(job.slices, -1)
     total = slices[0]
     for other in slices[1:]:

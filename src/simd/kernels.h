@@ -38,6 +38,7 @@ typedef struct {
     ptrdiff_t image, channel, row, cell; /* steps of the image */
     ptrdiff_t channels, taps;
     const ptrdiff_t *tap_h, *tap_w;
+    const ptrdiff_t *first, *end; /* of tap t, the columns of outputs that see a cell of the image through it */
     ptrdiff_t neighbours; /* taps in a row whose cells lie side by side, or 1 */
 } Windows;
 

@@ -237,6 +237,9 @@ ALWAYS void NAME(copy_steps)(T *restrict to, const T *restrict from, ptrdiff_t s
 {
     if (step == 1)
         NAME(copy)(to, from, count);
+    else if (step == 2) /* the loop below, with a step the compiler knows */
+        for (ptrdiff_t i = 0; i < count; i++)
+            to[i] = from[i * 2];
     else
         for (ptrdiff_t i = 0; i < count; i++)
             to[i] = from[i * step];
@@ -252,17 +255,6 @@ ALWAYS void NAME(add_steps)(T *restrict to, ptrdiff_t step, const T *restrict fr
             to[i * step] += from[i];
 }
 
-/* Smallest output along an axis whose cell o * stride + tap is at or after 0, and one past the last before size. */
-ALWAYS ptrdiff_t NAME(first)(ptrdiff_t tap, ptrdiff_t stride)
-{
-    return tap >= 0 ? 0 : stride == 1 ? -tap : (-tap - 1) / stride + 1;
-}
-
-ALWAYS ptrdiff_t NAME(end)(ptrdiff_t tap, ptrdiff_t stride, ptrdiff_t size)
-{
-    return tap >= size ? 0 : stride == 1 ? size - tap : (size - 1 - tap) / stride + 1;
-}
-
 /* The columns of a panel, copied from x or (back) added to it.
 
      for run of outputs in one row of an image
@@ -276,12 +268,11 @@ ALWAYS void NAME(panel_columns)(const int back, const Windows *g, T *x, ptrdiff_
     while (count > 0) {
         ptrdiff_t run = g->columns - j < count ? g->columns - j : count;
         for (ptrdiff_t t = 0; t < g->taps; t++) {
-            ptrdiff_t h = i * g->stride_h + g->tap_h[t], w = j * g->stride_w + g->tap_w[t];
-            ptrdiff_t from = NAME(first)(w, g->stride_w), until = NAME(end)(w, g->stride_w, g->W);
-            until = until < run ? until : run;
+            ptrdiff_t h = i * g->stride_h + g->tap_h[t];
+            ptrdiff_t from = g->first[t] > j ? g->first[t] - j : 0, until = g->end[t] - j < run ? g->end[t] - j : run;
             if (h < 0 || h >= g->H || from >= until)
                 from = until = run;
-            T *cells = x + image * g->image + h * g->row + (w + from * g->stride_w) * g->cell;
+            T *cells = x + image * g->image + h * g->row + ((j + from) * g->stride_w + g->tap_w[t]) * g->cell;
             for (ptrdiff_t c = t < t0 ? c0 + 1 : c0, k = c * g->taps + t; k < k1; c++, k += g->taps) {
                 T *to = columns + (k - k0) * row;
                 if (back) {
