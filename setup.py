@@ -25,7 +25,7 @@ DIRECTIVES = {
 }
 
 # -g0: debug information would be nine tenths of the package
-COMPILE_ARGS = ["/O2"] if sys.platform == "win32" else ["-O3", "-g0", "-funroll-loops"]
+COMPILE_ARGS = ["/O2", "/std:c11"] if sys.platform == "win32" else ["-O3", "-g0", "-funroll-loops"]
 
 setup(
     ext_modules=cythonize(

@@ -9,8 +9,8 @@ and ratios above 1 where cnnfast is the faster. Each rival runs at its best:
 - onnxruntime (float32, forward): a model of one node with constant weights, which it may pack
   beforehand; input and output bound, so that nothing is copied; its workers stop with each run.
 
-All results are compared before they are timed. The per cent are of the peak of one thread in a
-large ``np.matmul``, measured first, times the number of threads.
+All results are compared before they are timed. The per cent are of the peak of one thread, measured
+first with cnnfast's product kernel alone, times the number of threads.
 
     python benchmarks/peers.py [--threads 1 2] [--dtype float64] [--layout NHWC] [--backward]
 """
@@ -313,8 +313,8 @@ def main() -> None:
     for sentence in absences(settings[0]):
         console.print(sentence, highlight=False)
     timing.settle_allocator()
-    peak = timing.blas_peak(options.dtype)
-    console.print(f"peak (BLAS matmul, one thread, {options.dtype}): {peak / 1e9:.0f} GFLOP/s")
+    peak = timing.peak_rate(options.dtype)
+    console.print(f"peak (product kernel, one thread, {options.dtype}): {peak / 1e9:.0f} GFLOP/s")
     rounds = Rounds(least=5, seconds=options.seconds)
     record = {"machine": timing.machine(), "peak": peak, "results": []}
     for setting in settings:

@@ -684,3 +684,21 @@ def workspace_bytes(conv):
     set_weight_sizes(&weights, conv)
     sums = weights.slices * conv.groups * weights.K * weights.F * conv.itemsize
     return max(most, sums + threads * weights.scratch_bytes)
+
+
+def repeat_tile(dtype, Py_ssize_t times):
+    """Compute one tile of C again and again from the first cache; return how many flops that is.
+
+    Nothing but the multiply-add units limits it, so benchmarks take its speed for their peak.
+    """
+    cdef const Kernels *kernels = kernels_for(dtype)
+    cdef Py_ssize_t MR = kernels.MR, NR = kernels.NR, item = np.dtype(dtype).itemsize, i
+    cdef _Memory memory = _Memory((K_BLOCK * (MR + NR) + MR * NR) * item)
+    memory.array[:] = 0
+    cdef Left a = Left(memory.data, 0, 1, MR)
+    cdef Right b = Right(memory.data + K_BLOCK * MR * item, 0, NR)
+    cdef Target c = Target(memory.data + K_BLOCK * (MR + NR) * item, NR, True, NULL, NULL, False)
+    with nogil:
+        for i in range(times):
+            kernels.multiply(MR, NR, K_BLOCK, a, b, c)
+    return 2 * MR * NR * K_BLOCK * times

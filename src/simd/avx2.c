@@ -1,5 +1,5 @@
 /* The vector kernels for AVX2 and FMA. */
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PLAIN_C)
 #pragma GCC target("avx2,fma")
 #include "kernels.h"
 

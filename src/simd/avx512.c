@@ -1,5 +1,5 @@
 /* The vector kernels for AVX-512 F, VL, DQ and BW. */
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PLAIN_C)
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,fma")
 #include "kernels.h"
 

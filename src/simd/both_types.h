@@ -1,4 +1,13 @@
 /* The template for float32 and float64. */
+#if !defined(__GNUC__) && !defined(PLAIN_C)
+#define PLAIN_C
+#endif
+#if defined(__has_builtin)
+#define HAS_SHUFFLE __has_builtin(__builtin_shufflevector)
+#else
+#define HAS_SHUFFLE 0
+#endif
+
 #define T float
 #define INTEGER int32_t
 #define KIND float32

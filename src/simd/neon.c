@@ -1,5 +1,5 @@
 /* The vector kernels for NEON, which every 64-bit ARM has. */
-#if defined(__aarch64__)
+#if defined(__aarch64__) && !defined(PLAIN_C)
 #include "kernels.h"
 
 #include <stdint.h>

@@ -3,20 +3,20 @@
 
 #include <stddef.h>
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PLAIN_C)
 extern const InstructionSet instruction_set_avx512, instruction_set_avx2;
 #endif
-#if defined(__aarch64__)
+#if defined(__aarch64__) && !defined(PLAIN_C)
 extern const InstructionSet instruction_set_neon;
 #endif
 extern const InstructionSet instruction_set_baseline;
 
 const InstructionSet *const instruction_sets[] = {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PLAIN_C)
     &instruction_set_avx512,
     &instruction_set_avx2,
 #endif
-#if defined(__aarch64__)
+#if defined(__aarch64__) && !defined(PLAIN_C)
     &instruction_set_neon,
 #endif
     &instruction_set_baseline,

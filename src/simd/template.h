@@ -1,30 +1,55 @@
 /* The vector kernels, written once; each instruction set includes this file for float and for double.
 
    The product follows Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008: a tile of C
-   stays in registers while k runs. Needs GCC or Clang vector extensions. Defined by who includes it: SET (name of the
-   instruction set), VECTOR_BYTES, MR (rows of a tile), NV (vectors in a row of a tile), T and
-   INTEGER (a number, and an integer of its size), KIND (its name). */
+   stays in registers while k runs. Uses the vector extensions of GCC and Clang; for other compilers (PLAIN_C) a vector is
+   one number. Defined by who includes it: SET (name of the instruction set), VECTOR_BYTES, MR (rows of a tile), NV
+   (vectors in a row of a tile), T and INTEGER (a number, and an integer of its size), KIND (its name). */
 
 #define JOIN(a, b, c) a##_##b##_##c
 #define JOINED(a, b, c) JOIN(a, b, c)
 #define NAME(function) JOINED(function, SET, KIND)
+#if defined(PLAIN_C)
+#define ALWAYS static inline
+#define LANES ((ptrdiff_t)1)
+#else
 #define ALWAYS static inline __attribute__((always_inline))
+#define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(T)))
+#endif
 
 #define Vector NAME(Vector)
 #define Mask NAME(Mask)
-#define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(T)))
 #define NR (NV * LANES)
 
+#if defined(PLAIN_C)
+typedef T Vector;
+#else
 typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES)));
+#endif
 
 ALWAYS Vector NAME(load)(const T *p) { return *(const Vector *)p; }
 
 ALWAYS void NAME(store)(T *p, Vector v) { *(Vector *)p = v; }
 
+#if defined(PLAIN_C)
+ALWAYS Vector NAME(spread)(T a) { return a; }
+
+ALWAYS Vector NAME(relu)(Vector v) { return v <= 0 ? 0 : v; }
+
+ALWAYS T NAME(total)(Vector v) { return v; }
+#else
 ALWAYS Vector NAME(spread)(T a) { return a - (Vector){0}; }
 
 ALWAYS Vector NAME(relu)(Vector v) { return (Vector)(~(Mask)(v <= (Vector){0}) & (Mask)v); }
+
+ALWAYS T NAME(total)(Vector v)
+{
+    T sum = 0;
+    for (int lane = 0; lane < LANES; lane++)
+        sum += v[lane];
+    return sum;
+}
+#endif
 
 /* One tile of C in registers:
 
@@ -153,7 +178,7 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
 /* Turn a block of 4 x 4 numbers: to[k][o] = from[o][k]. */
 ALWAYS void NAME(turn)(const T *from, ptrdiff_t row, T *to, ptrdiff_t width)
 {
-#if __has_builtin(__builtin_shufflevector)
+#if !defined(PLAIN_C) && HAS_SHUFFLE
     typedef T Four __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
     Four a = *(const Four *)from, b = *(const Four *)(from + row);
     Four c = *(const Four *)(from + 2 * row), d = *(const Four *)(from + 3 * row);
@@ -199,15 +224,13 @@ static void NAME(pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset,
 static int NAME(is_finite)(const void *data, ptrdiff_t count)
 {
     const T *numbers = data;
-    Vector zeros = {0}; /* a lane becomes NaN with its first number that is not finite */
+    Vector zeros = NAME(spread)(0); /* a lane becomes NaN with its first number that is not finite */
     ptrdiff_t i = 0;
     for (; i + LANES <= count; i += LANES)
         zeros += NAME(load)(numbers + i) * 0;
-    T zero = 0;
+    T zero = NAME(total)(zeros);
     for (; i < count; i++)
         zero += numbers[i] * 0;
-    for (int lane = 0; lane < LANES; lane++)
-        zero += zeros[lane];
     return zero == 0;
 }
 
