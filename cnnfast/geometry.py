@@ -13,10 +13,11 @@ learning", arXiv:1603.07285.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, SupportsIndex, TypeAlias
+from typing import NamedTuple, SupportsIndex, TypeAlias, cast
 
 INT64_MAX = 2**63 - 1  # bytes and cells that the machine can count
 INT32_MAX = 2**31 - 1  # the largest stride, padding, dilation, kernel_size: safe to multiply
@@ -366,11 +367,9 @@ def _check_groups(groups: SupportsIndex, inputs: int, outputs: int) -> int:
 
 
 def _index(name: str, value: object, wanted: str) -> int:
-    if not isinstance(value, bool) and isinstance(value, SupportsIndex):
-        try:
-            return operator.index(value)
-        except TypeError:  # an array of several integers
-            pass
+    if not isinstance(value, bool):
+        with contextlib.suppress(TypeError):  # no __index__, or an array of several integers
+            return operator.index(cast(SupportsIndex, value))
     raise TypeError(f"{name} must be {wanted}, got {shown(value)}")
 
 
