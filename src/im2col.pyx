@@ -48,11 +48,12 @@ def forward(conv, x, w, b, bint relu, y):
     if _is_padded(conv.window) and not np.isfinite(w).all():
         return _naive.forward(conv, x, w, b, relu, y)
     w_gfk = _as_matrices(w, conv.groups)
+    bias = b[:, None, None, None]
     for block in _blocks(conv, x.shape[0]):
         columns_of(block.window, x[block.images], block.cols)
         np.matmul(w_gfk, block.cols_gkq, out=block.product_gfq)
         y_block = y[block.outputs]
-        np.add(block.product, b[:, None, None, None], out=y_block.transpose(1, 0, 2, 3))
+        np.add(block.product, bias, out=y_block.transpose(1, 0, 2, 3))
         if relu:
             _naive.rectify(y_block)
         PyErr_CheckSignals()
@@ -71,29 +72,26 @@ def gradients(conv, x, w, dy, dx, dw, db):
     if dx is not None:
         dx[...] = 0
     w_gkf = None if dx is None else _as_matrices(w, conv.groups).transpose(0, 2, 1)
+    dw_gfk = None if dw is None else _as_matrices(dw, conv.groups)
+    filters = _pieces(conv.F // conv.groups, _filters_at_once(conv))  # their sums of a block take little memory
+    padded = _is_padded(conv.window)
     for block in _blocks(conv, dy.shape[0]):
         dy_block = dy[block.outputs]
         block.product[...] = dy_block.transpose(1, 0, 2, 3)
         sums = _sums(block.product)
         if db is not None:
             db += sums
-        if dw is not None and _is_padded(conv.window) and not np.isfinite(sums).all():
+        if dw is not None and padded and not np.isfinite(sums).all():
             part = conv._replace(window=block.window)
             _naive.add_weight_gradient(part, x[block.images], dy_block, dw)
         elif dw is not None:
             columns_of(block.window, x[block.images], block.cols)
-            _add_weight_gradient(conv, block, dw)
+            for f in filters:
+                dw_gfk[:, f] += np.matmul(block.product_gfq[:, f], block.cols_gkq.transpose(0, 2, 1))
+                PyErr_CheckSignals()
         if dx is not None:
             np.matmul(w_gkf, block.product_gfq, out=block.cols_gkq)
             add_columns(block.window, block.cols, dx[block.images])
-        PyErr_CheckSignals()
-
-
-def _add_weight_gradient(conv, block, dw):
-    """Add ``dy @ cols.T``, some filters at a time, so that the sums of the block take little memory."""
-    dw_gfk = _as_matrices(dw, conv.groups)
-    for f in _pieces(dw_gfk.shape[1], _filters_at_once(conv)):
-        dw_gfk[:, f] += np.matmul(block.product_gfq[:, f], block.cols_gkq.transpose(0, 2, 1))
         PyErr_CheckSignals()
 
 
