@@ -3,7 +3,8 @@
 At first as many as this process has processors: those of its affinity mask, within the limit of its
 control group; or what the environment variable CNNFAST_NUM_THREADS says. The algorithm "tiled" uses
 them. (The matrix products of "im2col" are NumPy's, on the threads of its BLAS, whose number may
-change their last bits.)
+change their last bits.) On Windows, where the pool of threads is not there yet, the kernels run on
+the calling thread whatever the number.
 """
 
 from __future__ import annotations
