@@ -1,18 +1,20 @@
 """The table of compiled modules: `src/<name>.pyx` becomes `cnnfast._<name>`."""
 
 import sys
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 MODULES = {  # name: its sources in C
-    "im2col": [],
-    "naive": [],
-    "norm": [],
-    "tiled": [
+    "engine": [
         "threads",
         *(f"simd/{name}" for name in ("sets", "baseline", "avx2", "avx512", "neon")),
     ],
+    "im2col": [],
+    "naive": [],
+    "norm": [],
+    "tiled": [],
 }
 
 DIRECTIVES = {
@@ -34,6 +36,7 @@ setup(
                 f"cnnfast._{name}",
                 [f"src/{name}.pyx", *(f"src/{source}.c" for source in sources)],
                 include_dirs=["src"],
+                depends=glob("src/**/*.h", recursive=True),
                 extra_compile_args=COMPILE_ARGS,
             )
             for name, sources in MODULES.items()

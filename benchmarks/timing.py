@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike
 from threadpoolctl import threadpool_limits
 
 import cnnfast
-from cnnfast import _tiled
+from cnnfast import _engine
 from cnnfast.config import config
 
 Call = Callable[[], object]
@@ -106,7 +106,7 @@ def peak_rate(dtype: DTypeLike, seconds: float = 1.0) -> float:
 
     It keeps the multiply-add units busy 95 to 98 % of the time, so it stands for their peak.
     """
-    calls = {"tile": lambda: _tiled.repeat_tile(np.dtype(dtype).name, TILES)}
+    calls = {"tile": lambda: _engine.repeat_tile(np.dtype(dtype).name, TILES)}
     flops = calls["tile"]()
     return flops / interleaved(calls, Rounds(least=5, seconds=seconds))["tile"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from . import _tiled
+from . import _engine
 from .arrays import check_choice
 
 KNOWN = ("avx512", "avx2", "neon", "baseline")  # fastest first
@@ -80,10 +80,10 @@ def _use(argument: str, name: str) -> None:
         )
     if not _built[name]:
         raise ValueError(f"{argument}: this machine cannot run {name!r}, it runs {available()}")
-    _tiled.use_set(name)
+    _engine.use_set(name)
     _current = name
 
 
-_built: dict[str, bool] = _tiled.built_sets()
+_built: dict[str, bool] = _engine.built_sets()
 _current = ""
 _use(VARIABLE, os.environ.get(VARIABLE) or available()[0])

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import SupportsIndex
 
-from . import _tiled
+from . import _engine
 from .geometry import integer
 
 VARIABLE = "CNNFAST_NUM_THREADS"
@@ -59,8 +59,8 @@ def set_num_threads(n: SupportsIndex) -> None:
     >>> cnnfast.set_num_threads(1)
     """
     global _threads
-    _threads = min(integer("num_threads", n, 1), _tiled.MOST)
-    _tiled.use_threads(_threads)
+    _threads = min(integer("num_threads", n, 1), _engine.MOST)
+    _engine.use_threads(_threads)
 
 
 @contextmanager

@@ -28,19 +28,12 @@ The formula has no term for a tap in the padding, but the product has: 0 times t
 weight gradient, dy) is not finite this would be NaN, so such a problem is left to the naive loops.
 """
 
-from cpython.buffer cimport PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
-
 import numpy as np
 
-cdef extern from "Python.h":
-    int check_signals "PyErr_CheckSignals"()  # without Cython's handling of the exception
-
-from kernels cimport (MOST_THREADS, InstructionSet, Kernels, Left, Places, Right, Target, Windows, instruction_sets,
-                      parallel_for)
+from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
+from kernels cimport Kernels, Left, Places, Right, Target, Windows
 
 from cnnfast import _naive
-
-MOST = MOST_THREADS  # threads
 
 cdef enum:
     K_BLOCK = 256  # of K: a tile of A (8 x 256 x 4 B) and a panel of B (48 x 256 x 4 B) fit the first cache, or nearly
@@ -52,105 +45,6 @@ cdef enum:
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by filters
     WEIGHT_K_BLOCK = 144  # of K in the weight gradient: its columns and dy, for some hundred outputs, fit the cache
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
-
-cdef const InstructionSet *instruction_set = NULL
-cdef int threads = 1
-
-
-# ------------------------------------------------------------------------------------ instruction sets and threads
-
-def built_sets():
-    """Names of the instruction sets that were built, fastest first, and whether they run here."""
-    found = {}
-    cdef int i = 0
-    while instruction_sets[i] != NULL:
-        found[instruction_sets[i].name.decode()] = bool(instruction_sets[i].runs_here())
-        i += 1
-    return found
-
-
-def use_set(str name):
-    """Take the kernels of this instruction set, which must run here, from now on."""
-    global instruction_set
-    cdef int i = 0
-    while instruction_sets[i].name.decode() != name:
-        i += 1
-    instruction_set = instruction_sets[i]
-
-
-def use_threads(int n):
-    """Take up to n threads from now on."""
-    global threads
-    threads = n
-
-
-cdef int stop() noexcept nogil:
-    """Look for Ctrl-C; its exception is set when this is not 0."""
-    with gil:
-        return check_signals()
-
-
-cdef int run(void (*chunk)(void *context, Py_ssize_t i, int thread) noexcept nogil, void *job,
-             Py_ssize_t count, int workers) except -1:
-    """Do the chunks of a job on so many threads, those that its memory was made for."""
-    cdef int stopped
-    with nogil:
-        stopped = parallel_for(chunk, job, count, workers, stop)
-    return -1 if stopped else 0
-
-
-# ----------------------------------------------------------------------------------------------------- arrays
-
-cdef class _View:
-    """The memory of an array (n, c, h, w), with steps in numbers."""
-
-    cdef Py_buffer buffer
-    cdef char *data
-    cdef Py_ssize_t[4] shape
-    cdef Py_ssize_t[4] step
-
-    def __cinit__(self, array):
-        PyObject_GetBuffer(array, &self.buffer, PyBUF_STRIDED_RO)
-        self.data = <char *>self.buffer.buf
-        for i in range(self.buffer.ndim):
-            self.shape[i] = self.buffer.shape[i]
-            self.step[i] = self.buffer.strides[i] // self.buffer.itemsize
-
-    def __dealloc__(self):
-        PyBuffer_Release(&self.buffer)
-
-    cdef bint is_regular(self):
-        """Whether the pixels of all images follow each other with one step."""
-        return (self.shape[2] == 1 or self.step[2] == self.shape[3] * self.step[3]) and (
-            self.shape[0] == 1 or self.step[0] == self.shape[2] * self.shape[3] * self.step[3])
-
-
-cdef class _Memory:
-    """Aligned memory of so many bytes."""
-
-    cdef object array
-    cdef char *data
-
-    def __cinit__(self, Py_ssize_t size):
-        self.array = np.empty(size + 64, np.uint8)
-        cdef unsigned char[::1] view = self.array
-        self.data = <char *>((<size_t>&view[0] + 63) // 64 * 64)
-
-    cdef object numbers(self, dtype):
-        """All of it as an array."""
-        cdef unsigned char[::1] view = self.array
-        first = self.data - <char *>&view[0]
-        return self.array[first:len(self.array) - 64 + first].view(dtype)
-
-
-cdef const Kernels *kernels_for(dtype) except NULL:
-    return instruction_set.float32 if dtype == "float32" else instruction_set.float64
-
-
-cdef Py_ssize_t up(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
-    """n rounded up to a multiple of step."""
-    return (n + step - 1) // step * step
-
 
 # ------------------------------------------------------------------------------------ forward and input gradient
 
@@ -303,7 +197,7 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
 
     tap_h and tap_w list (kernel index, cell of x that output 0 sees through it), ascending in the cells.
     """
-    cdef _View x = _View(x_nchw), y = _View(y_nchw), weights = _View(w)
+    cdef View x = View(x_nchw), y = View(y_nchw), weights = View(w)
     cdef Product job
     cdef Py_ssize_t groups = conv.groups, at_once, i, j
     cdef Py_ssize_t C = x.shape[1] // groups, taps = len(tap_h) * len(tap_w)
@@ -328,13 +222,13 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
     cdef Packing packing
     set_packing(&packing, &job, weights.step[rows], weights.shape[0] // groups * weights.step[0], offset.reshape(-1))
 
-    cdef int workers = threads
-    cdef _Memory scratch = _Memory(workers * job.scratch_bytes)
-    cdef _Memory packed = _Memory(job.groups_at_once * job.weight_group * job.itemsize)
+    cdef int workers = thread_count()
+    cdef Memory scratch = Memory(workers * job.scratch_bytes)
+    cdef Memory packed = Memory(job.groups_at_once * job.weight_group * job.itemsize)
     job.scratch, job.weights, packing.packed = scratch.data, packed.data, packed.data
     cdef const char *x_data = x.data
     cdef char *y_data = y.data
-    cdef _View bias = _View(b)
+    cdef View bias = View(b)
     cdef Product part
     padded = any(h < 0 or h + (y.shape[2] - 1) * stride[0] >= x.shape[2] for _, h in tap_h) or any(
         w < 0 or w + (y.shape[3] - 1) * stride[1] >= x.shape[3] for _, w in tap_w)
@@ -366,7 +260,7 @@ def _table(cells, stride, width):
     return np.vstack((cells, first, (width - 1 - cells[1]) // stride + 1))
 
 
-cdef Windows windows_on(_View x, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t columns, stride,
+cdef Windows windows_on(View x, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t columns, stride,
                         Py_ssize_t[:, ::1] table, Py_ssize_t neighbours):
     """Windows over the cells of x, whose taps are those of the table; it must outlive them."""
     return Windows(rows, columns, stride[0], stride[1], x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2],
@@ -385,7 +279,7 @@ cdef bint is_by_pixels(conv):
     return conv.layout == "NHWC" and (conv.groups == 1 or min(conv.C, conv.F) // conv.groups >= FEW_CHANNELS)
 
 
-cdef bint is_in_place(const Product *job, _View x):
+cdef bint is_in_place(const Product *job, View x):
     """Whether a 1x1 product can take x where it is."""
     if job.by_pixels:
         return x.step[1] == 1 and x.is_regular()
@@ -468,10 +362,10 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
 
     The filters of a tile would be the channels, and so few leave most of its registers empty.
     """
-    cdef _View dy = _View(dy_nchw), dx = _View(dx_nchw)
+    cdef View dy = View(dy_nchw), dx = View(dx_nchw)
     cdef Product job
     cdef Packing packing
-    cdef int workers = threads
+    cdef int workers = thread_count()
     h, v = conv.window
     groups, C, F, taps = conv.groups, conv.C // conv.groups, conv.F // conv.groups, h.kernel * v.kernel
     _naive.fill(b, dx_nchw)
@@ -487,11 +381,11 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
     job.x_in_place = is_in_place(&job, dy)
 
     by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
-    cdef _View weights = _View(by_tap)
+    cdef View weights = View(by_tap)
     offset = np.arange(F, dtype=np.intp) * (C * taps)
     set_packing(&packing, &job, 1, F * C * taps, offset)
-    cdef _Memory scratch = _Memory(workers * job.scratch_bytes)
-    cdef _Memory packed = _Memory(groups * job.weight_group * job.itemsize)
+    cdef Memory scratch = Memory(workers * job.scratch_bytes)
+    cdef Memory packed = Memory(groups * job.weight_group * job.itemsize)
     job.scratch, job.weights = scratch.data, packed.data
     packing.weights, packing.packed = weights.data, packed.data
     packing.O, packing.panels = job.O, (job.O + job.width - 1) // job.width
@@ -621,7 +515,7 @@ cdef void set_weight_sizes(Correlation *job, conv):
 
 def weight_gradient(conv, x_nchw, dy_nchw, dw):
     """Add to dw the gradient of the weights."""
-    cdef _View x = _View(x_nchw), dy = _View(dy_nchw)
+    cdef View x = View(x_nchw), dy = View(dy_nchw)
     cdef Correlation job
     h, v = conv.window
     set_weight_sizes(&job, conv._replace(N=x_nchw.shape[0]))
@@ -632,9 +526,9 @@ def weight_gradient(conv, x_nchw, dy_nchw, dw):
     job.x, job.dy = x.data, dy.data
     job.x_group, job.dy_group = C * x.step[1], job.F * dy.step[1]
     job.dy_in_place = job.by_pixels and dy.step[1] == 1 and dy.is_regular()
-    cdef _Memory sums = _Memory(job.slices * job.groups * job.K * job.F * job.itemsize)
-    cdef int workers = threads
-    cdef _Memory scratch = _Memory(workers * job.scratch_bytes)
+    cdef Memory sums = Memory(job.slices * job.groups * job.K * job.F * job.itemsize)
+    cdef int workers = thread_count()
+    cdef Memory scratch = Memory(workers * job.scratch_bytes)
     job.sums, job.scratch = sums.data, scratch.data
     job.first_slice = 0
     while job.first_slice * job.q_slice < job.Q:
@@ -680,25 +574,7 @@ def workspace_bytes(conv):
         job.spread = False
         set_sizes(&job, conv, O, K, conv.N * Q)
         packed = job.groups_at_once * job.weight_group * job.itemsize
-        most = max(most, packed + threads * job.scratch_bytes + K * TABLE_BYTES)
+        most = max(most, packed + thread_count() * job.scratch_bytes + K * TABLE_BYTES)
     set_weight_sizes(&weights, conv)
     sums = weights.slices * conv.groups * weights.K * weights.F * conv.itemsize
-    return max(most, sums + threads * weights.scratch_bytes)
-
-
-def repeat_tile(dtype, Py_ssize_t times):
-    """Compute one tile of C again and again from the first cache; return how many flops that is.
-
-    Nothing but the multiply-add units limits it, so benchmarks take its speed for their peak.
-    """
-    cdef const Kernels *kernels = kernels_for(dtype)
-    cdef Py_ssize_t MR = kernels.MR, NR = kernels.NR, item = np.dtype(dtype).itemsize, i
-    cdef _Memory memory = _Memory((K_BLOCK * (MR + NR) + MR * NR) * item)
-    memory.array[:] = 0
-    cdef Left a = Left(memory.data, 0, 1, MR)
-    cdef Right b = Right(memory.data + K_BLOCK * MR * item, 0, NR)
-    cdef Target c = Target(memory.data + K_BLOCK * (MR + NR) * item, NR, True, NULL, NULL, False)
-    with nogil:
-        for i in range(times):
-            kernels.multiply(MR, NR, K_BLOCK, a, b, c)
-    return 2 * MR * NR * K_BLOCK * times
+    return max(most, sums + thread_count() * weights.scratch_bytes)

@@ -27,8 +27,8 @@ MAY_IMPORT = {  # module: the modules of the package that it may import
     "arrays": {"geometry"},
     "geometry": set(),
     "reference": set(),
-    "cpu": {"arrays", "_tiled"},
-    "threads": {"geometry", "_tiled"},
+    "cpu": {"arrays", "_engine"},
+    "threads": {"geometry", "_engine"},
     "config": {"algorithms", "cpu", "threads"},
 }
 OPERATIONS = (

@@ -1,0 +1,27 @@
+# The C face of cnnfast._engine, found by that name from the other compiled modules; engine.pyx says what it is.
+
+from kernels cimport Kernels
+
+ctypedef void (*Chunk)(void *context, Py_ssize_t i, int thread) noexcept nogil
+
+cdef const Kernels *kernels_for(dtype) except NULL
+cdef int thread_count() noexcept
+cdef int run(Chunk chunk, void *job, Py_ssize_t count, int workers) except -1
+
+cdef inline Py_ssize_t up(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
+    """n rounded up to a multiple of step."""
+    return (n + step - 1) // step * step
+
+cdef class View:
+    cdef Py_buffer buffer
+    cdef char *data
+    cdef Py_ssize_t[4] shape
+    cdef Py_ssize_t[4] step
+
+    cdef bint is_regular(self)
+
+cdef class Memory:
+    cdef object array
+    cdef char *data
+
+    cdef object numbers(self, dtype)

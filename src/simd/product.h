@@ -1,0 +1,173 @@
+/* The product C = A B of matrices, a tile of C in registers at a time; part of template.h.
+
+   After Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008. Any M, N, K. */
+
+/* One tile of C in registers:
+
+     for k                                       a row of B, NV vectors, from the first cache
+       for m in rows of the tile                 a number of A, spread
+         for v in vectors of the row             acc[m][v] += a[m][k] * b[k][v]                                     */
+ALWAYS void NAME(tile)(const int mr, const int nv, const int packed, ptrdiff_t K, const T *a, Left left, const T *b,
+                       ptrdiff_t b_row, T *c, Target to, const T *row_bias, const T *column_bias)
+{
+    Vector acc[MR][NV];
+#pragma GCC unroll 16
+    for (int m = 0; m < mr; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < nv; v++)
+            acc[m][v] = to.add        ? NAME(load)(c + m * to.row + v * LANES)
+                        : row_bias    ? NAME(spread)(row_bias[m])
+                        : column_bias ? NAME(load)(column_bias + v * LANES)
+                                      : NAME(spread)(0);
+    for (ptrdiff_t k = 0; k < K; k++) {
+        Vector row[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < nv; v++)
+            row[v] = NAME(load)(b + k * b_row + v * LANES);
+#pragma GCC unroll 16
+        for (int m = 0; m < mr; m++) {
+            Vector number = NAME(spread)(packed ? a[k * left.step + m] : a[m * left.row + k]);
+#pragma GCC unroll 4
+            for (int v = 0; v < nv; v++)
+                acc[m][v] += number * row[v];
+        }
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < mr; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < nv; v++) {
+            Vector y = acc[m][v];
+            NAME(store)(c + m * to.row + v * LANES, to.relu ? NAME(relu)(y) : y);
+        }
+}
+
+/* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
+ALWAYS void NAME(panel)(const int nv, const int packed, ptrdiff_t M, ptrdiff_t K, Left left, const T *b,
+                        ptrdiff_t b_row, Target to, const T *column_bias)
+{
+    for (ptrdiff_t m = 0; m < M;) {
+        const T *a = (const T *)left.data + m / MR * left.tile + m % MR * left.row;
+        T *c = (T *)to.data + m * to.row;
+        const T *row_bias = to.row_bias ? (const T *)to.row_bias + m : NULL;
+        ptrdiff_t rest = M - m;
+        if (rest >= MR) {
+            NAME(tile)(MR, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            m += MR;
+        } else if (rest >= 4) {
+            NAME(tile)(4, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            m += 4;
+        } else if (rest >= 2) {
+            NAME(tile)(2, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            m += 2;
+        } else {
+            NAME(tile)(1, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            m += 1;
+        }
+    }
+}
+
+static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, Left left, const T *b, ptrdiff_t b_row, Target to,
+                              const T *column_bias)
+{
+    int packed = left.row == 1;
+#define PANEL(nv, packed) NAME(panel)(nv, packed, M, K, left, b, b_row, to, column_bias)
+    if (nv == NV) {
+        if (packed)
+            PANEL(NV, 1);
+        else
+            PANEL(NV, 0);
+    } else if (nv == 2) {
+        if (packed)
+            PANEL(2, 1);
+        else
+            PANEL(2, 0);
+    } else {
+        if (packed)
+            PANEL(1, 1);
+        else
+            PANEL(1, 0);
+    }
+#undef PANEL
+}
+
+/* A panel whose last vector is not full: by way of a buffer, a tile of rows at a time. */
+static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, Left left, const T *b, ptrdiff_t b_row,
+                             Target to, const T *column_bias)
+{
+    T buffer[MR * NR], bias[NR] = {0};
+    if (column_bias)
+        memcpy(bias, column_bias, n * sizeof(T));
+    for (ptrdiff_t m = 0; m < M; m += MR) {
+        ptrdiff_t rows = M - m < MR ? M - m : MR;
+        T *c = (T *)to.data + m * to.row;
+        if (to.add)
+            for (ptrdiff_t i = 0; i < rows; i++)
+                memcpy(buffer + i * NR, c + i * to.row, n * sizeof(T));
+        Left part = {(const T *)left.data + m / MR * left.tile, left.tile, left.row, left.step};
+        Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu};
+        NAME(whole_panel)(nv, rows, K, part, b, b_row, buffered, column_bias ? bias : NULL);
+        for (ptrdiff_t i = 0; i < rows; i++)
+            memcpy(c + i * to.row, buffer + i * NR, n * sizeof(T));
+    }
+}
+
+static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right b, Target c)
+{
+    for (ptrdiff_t n = 0; n < N; n += NR) {
+        ptrdiff_t rest = N - n < NR ? N - n : NR;
+        int nv = (int)((rest + LANES - 1) / LANES);
+        const T *b_panel = (const T *)b.data + n / NR * b.panel;
+        const T *column_bias = c.column_bias ? (const T *)c.column_bias + n : NULL;
+        Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu};
+        if (rest == nv * LANES)
+            NAME(whole_panel)(nv, M, K, a, b_panel, b.row, to, column_bias);
+        else
+            NAME(part_panel)(nv, rest, M, K, a, b_panel, b.row, to, column_bias);
+    }
+}
+
+/* Turn a block of 4 x 4 numbers: to[k][o] = from[o][k]. */
+ALWAYS void NAME(turn)(const T *from, ptrdiff_t row, T *to, ptrdiff_t width)
+{
+#if !defined(PLAIN_C) && HAS_SHUFFLE
+    typedef T Four __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
+    Four a = *(const Four *)from, b = *(const Four *)(from + row);
+    Four c = *(const Four *)(from + 2 * row), d = *(const Four *)(from + 3 * row);
+    Four ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    Four cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(Four *)to = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+    *(Four *)(to + width) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+    *(Four *)(to + 2 * width) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+    *(Four *)(to + 3 * width) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+#else
+    for (int o = 0; o < 4; o++)
+        for (int k = 0; k < 4; k++)
+            to[k * width + o] = from[o * row + k];
+#endif
+}
+
+/* for a panel, for a block of k that stays in the first cache, for o in rows of the panel: blocks of 4 x 4 where
+   neighbours in k are neighbours in memory, single numbers elsewhere */
+static void NAME(pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,
+                       ptrdiff_t width, ptrdiff_t panel)
+{
+    for (ptrdiff_t first = 0; first < rows; first += width)
+        for (ptrdiff_t k0 = 0; k0 < K; k0 += 64) {
+            ptrdiff_t k1 = K - k0 < 64 ? K : k0 + 64, o = 0;
+            const T *numbers = (const T *)from + first * row;
+            T *block = (T *)to + first / width * panel;
+            for (; o + 4 <= width && first + o + 4 <= rows; o += 4)
+                for (ptrdiff_t k = k0; k < k1;)
+                    if (k + 4 <= k1 && offset[k + 3] == offset[k] + 3) {
+                        NAME(turn)(numbers + o * row + offset[k], row, block + k * width + o, width);
+                        k += 4;
+                    } else {
+                        for (ptrdiff_t i = o; i < o + 4; i++)
+                            block[k * width + i] = numbers[i * row + offset[k]];
+                        k++;
+                    }
+            for (; o < width; o++)
+                for (ptrdiff_t k = k0; k < k1; k++)
+                    block[k * width + o] = first + o < rows ? numbers[o * row + offset[k]] : 0;
+        }
+}
