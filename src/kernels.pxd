@@ -4,6 +4,8 @@ cdef extern from "simd/kernels.h" nogil:
     ctypedef struct Left:
         const void *data
         Py_ssize_t tile, row, step
+        const Py_ssize_t *place
+        const Py_ssize_t *offset
 
     ctypedef struct Right:
         const void *data
@@ -25,15 +27,32 @@ cdef extern from "simd/kernels.h" nogil:
         const Py_ssize_t *end
         Py_ssize_t neighbours
 
+    ctypedef struct Run:
+        Py_ssize_t image, row, column, count, first, columns
+
+    ctypedef struct Padded:
+        Py_ssize_t stride_h, stride_w, H, W, image, channel, row, cell, rows, low_h, low_w, span_h, span_w, phases
+        const Py_ssize_t *phase_h
+        const Py_ssize_t *phase_w
+        Py_ssize_t width, plane, taps
+        const Py_ssize_t *offset
+
     ctypedef struct Places:
         Py_ssize_t rows, columns, image, channel, row, cell
 
     ctypedef struct Kernels:
-        int MR, NR
+        int MR, NR, lanes
         void (*multiply)(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, Left a, Right b, Target c) noexcept nogil
         void (*pack)(const void *source, Py_ssize_t row, const Py_ssize_t *offset, Py_ssize_t rows, Py_ssize_t K,
                      void *to, Py_ssize_t width, Py_ssize_t panel) noexcept nogil
         bint (*is_finite)(const void *numbers, Py_ssize_t count) noexcept nogil
+        void (*pad_planes)(const Padded *g, const Run *run, const void *x, Py_ssize_t channels, void *planes,
+                           Py_ssize_t channel_step) noexcept nogil
+        void (*pad_pixels)(const Padded *g, const Run *run, const void *x, Py_ssize_t channels,
+                           void *cells) noexcept nogil
+        void (*columns)(const Padded *g, const Run *run, Py_ssize_t q, Py_ssize_t count, const void *planes,
+                        Py_ssize_t channel_step, Py_ssize_t channels, Py_ssize_t t0, Py_ssize_t t1,
+                        void *columns) noexcept nogil
         void (*gather_columns)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,
                                Py_ssize_t count, void *columns, Py_ssize_t panel, Py_ssize_t row) noexcept nogil
         void (*gather_rows)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,

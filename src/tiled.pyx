@@ -28,23 +28,28 @@ The formula has no term for a tap in the padding, but the product has: 0 times t
 weight gradient, dy) is not finite this would be NaN, so such a problem is left to the naive loops.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
-from kernels cimport Kernels, Left, Places, Right, Target, Windows
+from kernels cimport Kernels, Left, Padded, Places, Right, Run, Target, Windows
 
 from cnnfast import _naive
 
 cdef enum:
     K_BLOCK = 256  # of K: a tile of A (8 x 256 x 4 B) and a panel of B (48 x 256 x 4 B) fit the first cache, or nearly
-    CHUNK_BYTES = 98304  # of gathered columns or rows: with the weights of a block they fit the second cache
+    MOST_OUTPUTS = 384  # of a chunk: a multiple of every tile's columns
+    PADDED_BYTES = 98304  # of the rows of a chunk: with the weights of a block they fit the second cache
     PACKED_BYTES = 16777216  # of weights packed at a time
-    TABLE_BYTES = 32  # of offsets and cells for each number of K
+    TABLE_BYTES = 16  # of offsets for each number of K
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
-    FEW_CHUNKS = 16  # fewer chunks than this are cut further, by filters
+    FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
+    CHUNK_BYTES = 98304  # of gathered columns or rows in the weight gradient
     WEIGHT_K_BLOCK = 144  # of K in the weight gradient: its columns and dy, for some hundred outputs, fit the cache
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
+
 
 # ------------------------------------------------------------------------------------ forward and input gradient
 
@@ -53,119 +58,163 @@ cdef struct Product:
     Py_ssize_t itemsize
     bint by_pixels, x_in_place, y_regular, relu
     bint spread  # y is not the product: the product is added to all cells of y that `back` says
-    Windows g, back
+    Padded g
+    Windows back
     Places p
     const char *x
     const char *weights
     const char *bias
     char *y
     Py_ssize_t x_group, y_group, weight_group  # steps from group to group
-    Py_ssize_t O, K, Q
+    Py_ssize_t N, C, O, K
+    Py_ssize_t outputs, runs_of_row, runs  # outputs of a chunk at most; runs that a wide row is cut into, or 0; in all
+    Py_ssize_t c_block, t_block  # channels and taps of a block of K
+    Py_ssize_t channel_step  # of padded planes
     Py_ssize_t width, filters_at_once, groups_at_once  # of the panels of weights; packed together
-    Py_ssize_t k_block, q_block, o_block, k_row  # k_row: from one gathered row to the next
-    Py_ssize_t chunks_of_q, chunks_of_o
+    Py_ssize_t o_block, chunks_of_o
     char *scratch
-    Py_ssize_t scratch_bytes, gathered_bytes
+    Py_ssize_t padded_bytes, columns_bytes, buffer_bytes, scratch_bytes
 
 
-cdef void spread_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
-    """One image, whose outputs all add to its cells."""
-    cdef Product *job = <Product *>context
-    cdef Py_ssize_t plane = job.p.rows * job.p.columns, image = i % (job.Q // plane), group = i // (job.Q // plane)
-    cdef Py_ssize_t q = image * plane, item = job.itemsize, outputs
-    cdef const char *dy = job.x + group * job.x_group * item
-    cdef const char *weights = job.weights + group * job.weight_group * item
-    cdef char *dx = job.y + group * job.y_group * item
-    cdef char *gathered = job.scratch + thread * job.scratch_bytes
-    while q < (image + 1) * plane:
-        outputs = min(job.q_block, (image + 1) * plane - q)
-        if job.by_pixels:
-            pixels_chunk(job, dy, weights, NULL, dx, gathered, gathered + job.gathered_bytes, q, outputs, job.O)
-        else:
-            planes_chunk(job, dy, weights, NULL, dx, gathered, gathered + job.gathered_bytes, q, outputs, job.O)
-        q += job.q_block
+cdef Run run_of(const Product *job, Py_ssize_t i) noexcept nogil:
+    """The outputs of chunk i."""
+    cdef Py_ssize_t OH = job.p.rows, OW = job.p.columns, q = i * job.outputs
+    if job.runs_of_row:
+        q = i // job.runs_of_row * OW + i % job.runs_of_row * job.outputs
+    return run_from(job, q, job.N * OH * OW)
+
+
+cdef Run run_from(const Product *job, Py_ssize_t q, Py_ssize_t end) noexcept nogil:
+    """The outputs of a chunk that begins with output q."""
+    cdef Py_ssize_t OW = job.p.columns, row = q // OW, column = q % OW
+    if job.runs_of_row:
+        return Run(row // job.p.rows, row % job.p.rows, column, min(job.outputs, OW - column), column,
+                   min(job.outputs, OW - column))
+    return Run(row // job.p.rows, row % job.p.rows, column, min(job.outputs, end - q), 0, OW)
 
 
 cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Product *job = <Product *>context
-    cdef Py_ssize_t o = i % job.chunks_of_o * job.o_block, q = i // job.chunks_of_o % job.chunks_of_q * job.q_block
-    cdef Py_ssize_t group = i // job.chunks_of_o // job.chunks_of_q, item = job.itemsize
-    cdef Py_ssize_t filters = min(job.o_block, job.O - o), outputs = min(job.q_block, job.Q - q)
+    cdef Py_ssize_t item = job.itemsize
+    cdef Py_ssize_t o = i % job.chunks_of_o * job.o_block, group = i // job.chunks_of_o // job.runs
+    cdef Py_ssize_t filters = min(job.o_block, job.O - o)
+    cdef Run run = run_of(job, i // job.chunks_of_o % job.runs)
     cdef const char *x = job.x + group * job.x_group * item
     cdef const char *weights = job.weights + (group * job.weight_group + o * job.K) * item
     cdef const char *bias = job.bias
     if bias != NULL:
         bias += (group * job.O + o) * item
     cdef char *y = job.y + (group * job.y_group + o * job.p.channel) * item
-    cdef char *gathered = job.scratch + thread * job.scratch_bytes
-    if job.by_pixels:
-        pixels_chunk(job, x, weights, bias, y, gathered, gathered + job.gathered_bytes, q, outputs, filters)
-    else:
-        planes_chunk(job, x, weights, bias, y, gathered, gathered + job.gathered_bytes, q, outputs, filters)
+    chunk(job, &run, x, weights, bias, y, job.scratch + thread * job.scratch_bytes, filters)
 
 
-cdef void planes_chunk(Product *job, const char *x, const char *weights, const char *bias, char *y, char *columns,
-                       char *buffer, Py_ssize_t q, Py_ssize_t outputs, Py_ssize_t filters) noexcept nogil:
-    cdef const Kernels *kernels = job.kernels
-    cdef Py_ssize_t k, depth, plane = job.p.rows * job.p.columns, image = q // plane, item = job.itemsize
-    cdef bint direct = job.y_regular and (q + outputs - 1) // plane == image
-    cdef bint in_place = job.x_in_place and (q + outputs - 1) // plane == image and outputs % kernels.NR == 0
-    cdef Left a
-    cdef Right b
-    cdef Target c
-    c.data = y + (image * job.p.image + q % plane) * item if direct else buffer
-    c.row = job.p.channel if direct else job.q_block
-    c.column_bias = NULL
-    a.tile, a.row, a.step = job.K * kernels.MR, 1, kernels.MR
-    k = 0
-    while k < job.K:
-        depth = min(job.k_block, job.K - k)
-        if in_place:
-            b.data = x + (image * job.g.image + q % plane + k * job.g.channel) * item
-            b.panel, b.row = kernels.NR, job.g.channel
+cdef void spread_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """One image, whose outputs all add to its cells."""
+    cdef Product *job = <Product *>context
+    cdef Py_ssize_t plane = job.p.rows * job.p.columns, group = i // job.N, q = i % job.N * plane, end = q + plane
+    cdef const char *dy = job.x + group * job.x_group * job.itemsize
+    cdef const char *weights = job.weights + group * job.weight_group * job.itemsize
+    cdef char *dx = job.y + group * job.y_group * job.itemsize
+    cdef Run run
+    while q < end:
+        run = run_from(job, q, end)
+        chunk(job, &run, dy, weights, NULL, dx, job.scratch + thread * job.scratch_bytes, job.O)
+        q += run.count
+
+
+cdef void chunk(const Product *job, const Run *run, const char *x, const char *weights, const char *bias, char *y,
+                char *scratch, Py_ssize_t filters) noexcept nogil:
+    """All blocks of K for one run of outputs and some filters, then what they add up to goes where it belongs."""
+    cdef Py_ssize_t plane = job.p.rows * job.p.columns, item = job.itemsize, c, t, depth
+    cdef Py_ssize_t q = (run.image * job.p.rows + run.row) * job.p.columns + run.column
+    cdef char *buffer = scratch + job.padded_bytes + job.columns_bytes
+    cdef bint direct = job.y_regular and (job.by_pixels or is_in_one_image(job, run))
+    cdef Py_ssize_t row = job.o_block if job.by_pixels else job.outputs
+    cdef Target to
+    to.data, to.row = buffer, row
+    if direct and job.by_pixels:
+        to.data, to.row = y + q * job.p.cell * item, job.p.cell
+    elif direct:
+        to.data, to.row = y + (run.image * job.p.image + q % plane) * item, job.p.channel
+    to.row_bias, to.column_bias = NULL if job.by_pixels else bias, bias if job.by_pixels else NULL
+    c = t = 0
+    while c < job.C:
+        depth = min(job.c_block, job.C - c) * min(job.t_block, job.g.taps - t)
+        to.add = c + t > 0
+        to.relu = job.relu and c + job.c_block >= job.C and t + job.t_block >= job.g.taps
+        if job.by_pixels:
+            pixels_block(job, run, x + c * job.g.channel * item, weights, c, t, filters, scratch, to)
         else:
-            b.data, b.panel, b.row = columns, depth * kernels.NR, kernels.NR
-            kernels.gather_columns(&job.g, x, k, k + depth, q, outputs, columns, b.panel, b.row)
-        a.data = weights + k * kernels.MR * item
-        c.add, c.relu = k > 0, job.relu and k + depth == job.K
-        c.row_bias = bias
-        kernels.multiply(filters, outputs, depth, a, b, c)
-        k += job.k_block
-    if job.spread:
-        kernels.add_columns(&job.back, y, q, outputs, buffer, job.q_block)
+            planes_block(job, run, x + c * job.g.channel * item, weights, c, t, filters, scratch, to)
+        weights += depth * job.width * item
+        t += job.t_block
+        if t >= job.g.taps:
+            t = 0
+            c += job.c_block
+    if job.spread and job.by_pixels:
+        job.kernels.add_rows(&job.back, y, q, run.count, buffer, row)
+    elif job.spread:
+        job.kernels.add_columns(&job.back, y, q, run.count, buffer, row)
+    elif not direct and job.by_pixels:
+        job.kernels.scatter(&job.p, y, q, run.count, filters, buffer, 1, row)
     elif not direct:
-        kernels.scatter(&job.p, y, q, outputs, filters, buffer, job.q_block, 1)
+        job.kernels.scatter(&job.p, y, q, run.count, filters, buffer, row, 1)
 
 
-cdef void pixels_chunk(Product *job, const char *x, const char *weights, const char *bias, char *y, char *rows,
-                       char *buffer, Py_ssize_t q, Py_ssize_t outputs, Py_ssize_t filters) noexcept nogil:
+cdef inline bint is_in_one_image(const Product *job, const Run *run) noexcept nogil:
+    return run.row * job.p.columns + run.column + run.count <= job.p.rows * job.p.columns
+
+
+cdef void planes_block(const Product *job, const Run *run, const char *x, const char *weights, Py_ssize_t c0,
+                       Py_ssize_t t0, Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
     cdef const Kernels *kernels = job.kernels
-    cdef Py_ssize_t k, depth, item = job.itemsize
-    cdef Left a
+    cdef Py_ssize_t channels = min(job.c_block, job.C - c0), t1 = min(t0 + job.t_block, job.g.taps), q
+    cdef Py_ssize_t depth = channels * (t1 - t0), item = job.itemsize, NR = kernels.NR
+    cdef char *columns = scratch + job.padded_bytes
+    cdef Left a = Left(weights, job.K * kernels.MR, 1, kernels.MR, NULL, NULL)
     cdef Right b
-    cdef Target c
-    c.data = y + q * job.p.cell * item if job.y_regular else buffer
-    c.row = job.p.cell if job.y_regular else job.o_block
-    c.row_bias = NULL
-    b.panel, b.row = job.K * kernels.NR, kernels.NR
-    k = 0
-    while k < job.K:
-        depth = min(job.k_block, job.K - k)
-        if job.x_in_place:
-            a.data, a.row = x + (q * job.g.cell + k) * item, job.g.cell
-        else:
-            a.data, a.row = rows, job.k_row
-            kernels.gather_rows(&job.g, x, k, k + depth, q, outputs, rows, job.k_row)
-        a.tile, a.step = a.row * kernels.MR, 1
-        b.data = weights + k * kernels.NR * item
-        c.add, c.relu = k > 0, job.relu and k + depth == job.K
-        c.column_bias = bias
-        kernels.multiply(outputs, filters, depth, a, b, c)
-        k += job.k_block
-    if job.spread:
-        kernels.add_rows(&job.back, y, q, outputs, buffer, job.o_block)
-    elif not job.y_regular:
-        kernels.scatter(&job.p, y, q, outputs, filters, buffer, 1, job.o_block)
+    if job.x_in_place and run.count % kernels.lanes == 0 and is_in_one_image(job, run):
+        b.data = x + (run.image * job.g.image + run.row * job.g.row + run.column) * item
+        b.panel, b.row = NR, job.g.channel
+        kernels.multiply(filters, run.count, depth, a, b, to)
+        return
+    kernels.pad_planes(&job.g, run, x, channels, scratch, job.channel_step)
+    if job.g.taps == 1:
+        b.data, b.panel, b.row = scratch + (run.column - run.first) * item, NR, job.channel_step
+        kernels.multiply(filters, run.count, depth, a, b, to)
+        return
+    b.data, b.panel, b.row = columns, 0, NR
+    q = 0
+    while q < run.count:
+        kernels.columns(&job.g, run, q, min(NR, run.count - q), scratch, job.channel_step, channels, t0, t1, columns)
+        kernels.multiply(filters, min(NR, run.count - q), depth, a, b, to)
+        to.data = <char *>to.data + NR * item
+        q += NR
+
+
+cdef void pixels_block(const Product *job, const Run *run, const char *x, const char *weights, Py_ssize_t c0,
+                       Py_ssize_t t0, Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
+    cdef const Kernels *kernels = job.kernels
+    cdef Py_ssize_t channels = min(job.c_block, job.C - c0), t1 = min(t0 + job.t_block, job.g.taps), q, i
+    cdef Py_ssize_t depth = channels * (t1 - t0), item = job.itemsize
+    cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.padded_bytes)
+    cdef Py_ssize_t *offset = place + job.outputs
+    cdef Left a
+    cdef Right b = Right(weights, job.K * kernels.NR, kernels.NR)
+    if job.x_in_place:
+        q = (run.image * job.p.rows + run.row) * job.p.columns + run.column
+        a = Left(x + q * job.g.cell * item, job.g.cell * kernels.MR, job.g.cell, 1, NULL, NULL)
+    else:
+        kernels.pad_pixels(&job.g, run, x, channels, scratch)
+        for q in range(run.count):
+            i = (q + run.column - run.first) // run.columns
+            place[q] = ((i + (run.row + i) // job.p.rows * job.g.span_h) * job.g.width
+                        + (q + run.column - run.first) % run.columns) * channels
+        for i in range(t0, t1):
+            for q in range(channels):
+                offset[(i - t0) * channels + q] = job.g.offset[i] * channels + q
+        a = Left(scratch, 0, 0, 1, place, offset)
+    kernels.multiply(run.count, filters, depth, a, b, to)
 
 
 cdef struct Packing:
@@ -192,47 +241,179 @@ class _NotFinite(Exception):
     """A weight that is not finite would meet the zeros of the padding."""
 
 
-def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h, tuple tap_w, stride):
-    """Compute y = relu(b + a sum over taps), with filters (or, transposed, channels) of w as those of y.
+cdef class _Plan:
+    """One product, but for the arrays: its sizes, the tables it needs, and the order of its weights."""
 
-    tap_h and tap_w list (kernel index, cell of x that output 0 sees through it), ascending in the cells.
-    """
-    cdef View x = View(x_nchw), y = View(y_nchw), weights = View(w)
     cdef Product job
-    cdef Py_ssize_t groups = conv.groups, at_once, i, j
-    cdef Py_ssize_t C = x.shape[1] // groups, taps = len(tap_h) * len(tap_w)
-    job.spread = False
-    set_sizes(&job, conv, y.shape[1] // groups, C * taps, y.shape[0] * y.shape[2] * y.shape[3])
+    cdef bint padded  # some tap of some output is outside of the image
+    cdef bint one_to_one  # output q sees cell q and no other
+    cdef Py_ssize_t[::1] table
+    cdef object taps  # indices (kh, kw) of the weights, in the order of the offsets
 
-    cells = _table([[h for _, h in tap_h for _ in tap_w], [w for _ in tap_h for _, w in tap_w]], stride[1], x.shape[3])
-    job.g = windows_on(x, C, y.shape[2], y.shape[3], stride, cells, _neighbours([cell for _, cell in tap_w]))
-    job.p = Places(y.shape[2], y.shape[3], y.step[0], y.step[1], y.step[2], y.step[3])
-    job.x, job.y, job.relu = x.data, y.data, relu
-    job.x_group, job.y_group = C * x.step[1], job.O * y.step[1]
-    one_to_one = (taps == 1 and not cells[:2].any() and tuple(stride) == (1, 1)
-                  and x.shape[2] == y.shape[2] and x.shape[3] == y.shape[3])
-    job.x_in_place = one_to_one and is_in_place(&job, x)
-    job.y_regular = is_in_place(&job, y)
+    def __cinit__(self, conv, int O, int C, shape, image, tuple tap_h, tuple tap_w, stride):
+        """Of O filters over C channels a group; N, OH, OW outputs and H, W cells; taps (index, cell of output 0)."""
+        cdef Product *job = &self.job
+        job.kernels, job.itemsize, job.by_pixels = kernels_for(conv.dtype), conv.itemsize, is_by_pixels(conv)
+        job.N, job.p.rows, job.p.columns = shape
+        job.C, job.O, job.K = C, O, C * len(tap_h) * len(tap_w)
+        job.spread = False
+        job.g.stride_h, job.g.stride_w = stride
+        job.g.rows = job.p.rows
+        job.g.H, job.g.W = image
+        job.g.taps = len(tap_h) * len(tap_w)
+        set_blocks_of_k(job)
+        set_runs(job, conv.groups)
+        self.set_taps(tap_h, tap_w)
+        self.one_to_one = (job.g.taps == 1 and job.g.low_h == job.g.low_w == 0 and tuple(stride) == (1, 1)
+                           and (job.p.rows, job.p.columns) == image)
+        cells_h, cells_w = [cell for _, cell in tap_h], [cell for _, cell in tap_w]
+        self.padded = (min(cells_h) < 0 or min(cells_w) < 0
+                       or max(cells_h) + (job.p.rows - 1) * stride[0] >= image[0]
+                       or max(cells_w) + (job.p.columns - 1) * stride[1] >= image[1])
+        set_memory(job, conv.groups)
 
-    # Where a weight is: of filter o and number k, at o * row + offset[k].
-    rows, channels = (1, 0) if transposed else (0, 1)
-    tap_offset = np.array([h * weights.step[2] + w * weights.step[3] for h, _ in tap_h for w, _ in tap_w], np.intp)
-    channel_offset = np.arange(C, dtype=np.intp) * weights.step[channels]
-    offset = np.add.outer(tap_offset, channel_offset) if job.by_pixels else np.add.outer(channel_offset, tap_offset)
+    cdef set_taps(self, tap_h, tap_w):
+        """Sort the taps by phase and note where each is, in rows and columns of its phase."""
+        cdef Padded *g = &self.job.g
+        places = [(h % g.stride_h, w % g.stride_w, h // g.stride_h, w // g.stride_w) for _, h in tap_h for _, w in tap_w]
+        phases = sorted({place[:2] for place in places})
+        g.low_h, g.low_w = min(place[2] for place in places), min(place[3] for place in places)
+        g.span_h = max(place[2] for place in places) - g.low_h
+        g.span_w = max(place[3] for place in places) - g.low_w
+        g.phases = len(phases)
+        g.width, g.plane = padded_size(&self.job)
+        offsets = [phases.index((a, b)) * g.plane + (h - g.low_h) * g.width + w - g.low_w for a, b, h, w in places]
+        self.table = np.array([a for a, _ in phases] + [b for _, b in phases] + offsets, np.intp)
+        g.phase_h, g.phase_w, g.offset = &self.table[0], &self.table[g.phases], &self.table[2 * g.phases]
+        self.taps = [(h, w) for h, _ in tap_h for w, _ in tap_w]
+
+    def weight_offsets(self, Py_ssize_t step_c, Py_ssize_t step_h, Py_ssize_t step_w):
+        """Where each number of K is among the weights of a filter, in the order of the blocks of K."""
+        taps = np.array([h * step_h + w * step_w for h, w in self.taps], np.intp)
+        channels = np.arange(self.job.C, dtype=np.intp) * step_c
+        order = []
+        for c in range(0, self.job.C, self.job.c_block):
+            for t in range(0, self.job.g.taps, self.job.t_block):
+                block_c, block_t = channels[c:c + self.job.c_block], taps[t:t + self.job.t_block]
+                order.append(np.add.outer(block_t, block_c) if self.job.by_pixels else np.add.outer(block_c, block_t))
+        return np.concatenate([block.reshape(-1) for block in order])
+
+
+cdef void set_blocks_of_k(Product *job):
+    """Cut K into blocks: some channels, or some taps of one."""
+    cdef Py_ssize_t taps = job.g.taps, pieces = (taps + K_BLOCK - 1) // K_BLOCK
+    job.t_block = (taps + pieces - 1) // pieces
+    if pieces == 1:
+        pieces = (job.K + K_BLOCK - 1) // K_BLOCK
+        job.c_block = (job.C + pieces - 1) // pieces
+    else:
+        job.c_block = 1
+
+
+cdef void set_runs(Product *job, Py_ssize_t groups):
+    """Cut the outputs into runs, by the sizes of the problem only."""
+    cdef Py_ssize_t OW = job.p.columns, Q = job.N * job.p.rows * OW, NR = job.kernels.NR
+    job.outputs = min(MOST_OUTPUTS, PADDED_BYTES // (job.c_block * job.itemsize), Q * groups // FEW_CHUNKS)
+    job.outputs = max(job.outputs // NR, 2) * NR
+    job.runs_of_row = (OW + job.outputs - 1) // job.outputs if OW > MOST_OUTPUTS else 0
+    job.runs = (Q + job.outputs - 1) // job.outputs
+    if job.runs_of_row:
+        job.runs = job.N * job.p.rows * job.runs_of_row
+
+
+cdef (Py_ssize_t, Py_ssize_t) padded_size(const Product *job):
+    """Numbers of a padded row, and of a phase of the longest run."""
+    cdef Py_ssize_t OH = job.p.rows, OW = job.p.columns, rows = 1, images = 1
+    if not job.runs_of_row:
+        rows = min(job.N * OH, (job.outputs + OW - 2) // OW + 1)
+        images = min(job.N, (rows + OH - 2) // OH + 1)
+    width = (job.outputs if job.runs_of_row else OW) + job.g.span_w
+    return width, (rows + images * job.g.span_h) * width
+
+
+cdef void set_memory(Product *job, Py_ssize_t groups):
+    """Cut the filters into blocks, by the sizes of the problem only, and count the memory that a thread needs."""
+    cdef Py_ssize_t pieces, line = 64 // job.itemsize, slack = 128
+    job.width = job.kernels.NR if job.by_pixels else job.kernels.MR
+    job.channel_step = up(job.g.phases * job.g.plane, line) | line  # an odd number of cache lines: sets are not shared
+    job.o_block = min(up(job.O, job.width), MOST_FILTERS // job.width * job.width)
+    pieces = FEW_CHUNKS // max(1, job.runs * groups)
+    if pieces > 1 and not job.spread:
+        job.o_block = min(job.o_block, up((job.O + pieces - 1) // pieces, job.width))
+    if job.by_pixels:
+        job.padded_bytes = up(job.g.phases * job.g.plane * job.c_block * job.itemsize + slack, 64)
+        job.columns_bytes = up((job.outputs + job.c_block * job.t_block) * sizeof(Py_ssize_t), 64)
+    else:
+        job.padded_bytes = up(job.channel_step * job.c_block * job.itemsize + slack, 64)
+        job.columns_bytes = up(job.c_block * job.t_block * job.kernels.NR * job.itemsize + slack, 64)
+    job.buffer_bytes = up(job.outputs * job.o_block * job.itemsize, 64)
+    job.scratch_bytes = job.padded_bytes + job.columns_bytes + job.buffer_bytes
+    job.filters_at_once = min(up(job.O, job.width),
+                              max(1, PACKED_BYTES // (job.K * job.itemsize * job.width)) * job.width)
+    job.groups_at_once = 1
+    if job.filters_at_once >= job.O:
+        job.groups_at_once = min(groups, max(1, PACKED_BYTES // (job.K * job.itemsize * job.filters_at_once)))
+    job.weight_group = job.filters_at_once * job.K
+
+
+cdef bint is_by_pixels(conv):
+    """Whether vectors run over filters, which lie side by side, or else over the outputs."""
+    return conv.layout == "NHWC" and (conv.groups == 1 or min(conv.C, conv.F) // conv.groups >= FEW_CHANNELS)
+
+
+cdef bint is_in_place(const Product *job, View x):
+    """Whether a 1x1 product can take x where it is."""
+    if job.by_pixels:
+        return x.step[1] == 1 and x.is_regular()
+    return x.step[3] == 1 and (x.shape[2] == 1 or x.step[2] == x.shape[3])
+
+
+@lru_cache(maxsize=512)
+def _forward_plan(conv, kernels_id):
+    h, v = conv.window
+    tap_h, tap_w = (tuple((k, k * axis.dilation - axis.pad_before) for k in range(axis.kernel)) for axis in (h, v))
+    return _Plan(conv, conv.F // conv.groups, conv.C // conv.groups, (conv.N, h.output, v.output), (h.size, v.size),
+                 tap_h, tap_w, (h.stride, v.stride))
+
+
+@lru_cache(maxsize=512)
+def _phase_plan(conv, int i, int j, kernels_id):
+    """Plan of the cells (i + a multiple of the stride, j + a multiple of the stride) of dx; None where no tap reaches."""
+    h, v = conv.window
+    tap_h, tap_w = _phase(h, i), _phase(v, j)
+    if not (tap_h and tap_w):
+        return None
+    rows, columns = (h.size - i - 1) // h.stride + 1, (v.size - j - 1) // v.stride + 1
+    return _Plan(conv, conv.C // conv.groups, conv.F // conv.groups, (conv.N, rows, columns), (h.output, v.output),
+                 tap_h, tap_w, (1, 1))
+
+
+def _phase(axis, phase):
+    """Taps that reach cells phase, phase + stride, ...: (k, the window whose tap k is at the first of them)."""
+    shifts = ((k, phase + axis.pad_before - k * axis.dilation) for k in reversed(range(axis.kernel)))
+    return tuple((k, shift // axis.stride) for k, shift in shifts if shift % axis.stride == 0)
+
+
+cdef object kernels_id(conv):
+    """What tells plans of one instruction set from those of another."""
+    return <size_t>kernels_for(conv.dtype)
+
+
+cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu, bint transposed) except -1:
+    """Compute y = relu(b + a sum over taps), with filters (or, transposed, channels) of w as those of y."""
+    cdef View x = View(x_nchw), y = View(y_nchw), weights = View(w), bias = View(b)
+    cdef Product job = plan.job, part
     cdef Packing packing
-    set_packing(&packing, &job, weights.step[rows], weights.shape[0] // groups * weights.step[0], offset.reshape(-1))
-
-    cdef int workers = thread_count()
+    cdef int rows = 1 if transposed else 0, workers = thread_count()
+    cdef Py_ssize_t i = 0, j, at_once
+    cdef Py_ssize_t[::1] offset = plan.weight_offsets(weights.step[1 - rows], weights.step[2], weights.step[3])
     cdef Memory scratch = Memory(workers * job.scratch_bytes)
     cdef Memory packed = Memory(job.groups_at_once * job.weight_group * job.itemsize)
-    job.scratch, job.weights, packing.packed = scratch.data, packed.data, packed.data
-    cdef const char *x_data = x.data
-    cdef char *y_data = y.data
-    cdef View bias = View(b)
-    cdef Product part
-    padded = any(h < 0 or h + (y.shape[2] - 1) * stride[0] >= x.shape[2] for _, h in tap_h) or any(
-        w < 0 or w + (y.shape[3] - 1) * stride[1] >= x.shape[3] for _, w in tap_w)
-    i = 0
+    place(&job, x, y)
+    job.relu, job.scratch, job.weights = relu, scratch.data, packed.data
+    job.x_in_place = plan.one_to_one and is_in_place(&job, x)
+    set_packing(&packing, &job, weights.step[rows], weights.shape[0] // groups * weights.step[0], offset)
+    packing.packed = packed.data
     while i < groups:
         at_once = min(job.groups_at_once, groups - i)
         j = 0
@@ -240,17 +421,128 @@ def _product(conv, x_nchw, w, y_nchw, b, bint relu, bint transposed, tuple tap_h
             part = job
             part.O = min(job.filters_at_once, job.O - j)
             part.chunks_of_o = (part.O + job.o_block - 1) // job.o_block
-            part.x = x_data + i * job.x_group * job.itemsize
-            part.y = y_data + (i * job.y_group + j * y.step[1]) * job.itemsize
+            part.x += i * job.x_group * job.itemsize
+            part.y += (i * job.y_group + j * y.step[1]) * job.itemsize
             part.bias = bias.data + (i * job.O + j) * job.itemsize
             packing.weights = weights.data + (i * packing.group + j * packing.row) * job.itemsize
             packing.O, packing.panels, packing.not_finite = part.O, (part.O + job.width - 1) // job.width, False
             run(packing_chunk, &packing, at_once * packing.panels, workers)
-            if packing.not_finite and padded:
+            if packing.not_finite and plan.padded:
                 raise _NotFinite
-            run(product_chunk, &part, at_once * part.chunks_of_q * part.chunks_of_o, workers)
+            run(product_chunk, &part, at_once * job.runs * part.chunks_of_o, workers)
             j += job.filters_at_once
         i += at_once
+    return 0
+
+
+cdef void place(Product *job, View x, View y):
+    """Note where the arrays are."""
+    job.x, job.x_group = x.data, job.C * x.step[1]
+    job.g.image, job.g.channel, job.g.row, job.g.cell = x.step[0], x.step[1], x.step[2], x.step[3]
+    job.y, job.y_group = y.data, job.O * y.step[1]
+    job.p.image, job.p.channel, job.p.row, job.p.cell = y.step[0], y.step[1], y.step[2], y.step[3]
+    job.y_regular = is_in_place(job, y)
+
+
+cdef void set_packing(Packing *packing, const Product *job, Py_ssize_t row, Py_ssize_t group,
+                      Py_ssize_t[::1] offset):
+    """Weights lie at filter * row + offset[k], and a group after the other; the table must outlive the packing."""
+    packing.kernels, packing.itemsize, packing.width, packing.K = job.kernels, job.itemsize, job.width, job.K
+    packing.row, packing.group, packing.packed_group, packing.offset = row, group, job.weight_group, &offset[0]
+
+
+def forward(conv, x, w, b, bint relu, y):
+    """Compute ``y = relu(x * w + b)``."""
+    if 0 in y.shape:
+        return
+    conv = _of_images(conv, y)
+    try:
+        _product(_forward_plan(conv, kernels_id(conv)), x, w, y, np.ascontiguousarray(b), conv.groups, relu, False)
+    except _NotFinite:
+        _naive.forward(conv, x, w, b, relu, y)
+
+
+def input_gradient(conv, dy, w, b, bint relu, dx):
+    """Compute ``dx = relu(what dy scatters through w + b)``, one phase of the cells of x at a time."""
+    if 0 in dx.shape:
+        return
+    conv = _of_images(conv, dx)
+    h, v = conv.window
+    if _is_spread(conv):
+        return _spread(conv, dy, w, b, relu, dx)
+    b = np.ascontiguousarray(b)
+    try:
+        for i in range(min(h.stride, h.size)):
+            for j in range(min(v.stride, v.size)):
+                part, plan = dx[:, :, i::h.stride, j::v.stride], _phase_plan(conv, i, j, kernels_id(conv))
+                if plan is not None:
+                    _product(plan, dy, w, part, b, conv.groups, relu, True)
+                else:
+                    _naive.fill(b, part)
+                    if relu:
+                        _naive.rectify(part)
+    except _NotFinite:
+        _naive.input_gradient(conv, dy, w, b, relu, dx)
+
+
+def _of_images(conv, array):
+    """Return the convolution of as many images as the array has."""
+    return conv if array.shape[0] == conv.N else conv._replace(N=array.shape[0])
+
+
+def _is_spread(conv):
+    """Whether the channels are few, and their product fits a chunk of one image."""
+    C, F = conv.C // conv.groups, conv.F // conv.groups
+    rows = C * conv.window.h.kernel * conv.window.w.kernel
+    outputs = conv.window.h.output * conv.window.w.output
+    return (C < FEW_CHANNELS and rows <= MOST_FILTERS and rows * conv.F * conv.itemsize <= PACKED_BYTES // 8
+            and 2 * rows * F * outputs <= CHUNK_FLOPS)
+
+
+@lru_cache(maxsize=512)
+def _spread_plan(conv, kernels_id):
+    """A 1x1 product over dy, with a row for each channel and tap."""
+    h, v = conv.window
+    rows = conv.C // conv.groups * h.kernel * v.kernel
+    cdef _Plan plan = _Plan(conv, rows, conv.F // conv.groups, (conv.N, h.output, v.output), (h.output, v.output),
+                            ((0, 0),), ((0, 0),), (1, 1))
+    plan.job.spread = True
+    set_memory(&plan.job, conv.groups)
+    return plan
+
+
+def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
+    """Input gradient for few channels: a row of the product for each tap, w.T dy as in im2col, added to dx at once.
+
+    The filters of a tile would be the channels, and so few leave most of its registers empty.
+    """
+    cdef _Plan plan = _spread_plan(conv, kernels_id(conv))
+    cdef View dy = View(dy_nchw), dx = View(dx_nchw)
+    cdef Product job = plan.job
+    cdef Packing packing
+    cdef int workers = thread_count()
+    h, v = conv.window
+    groups, C, F, taps = conv.groups, conv.C // conv.groups, conv.F // conv.groups, h.kernel * v.kernel
+    _naive.fill(b, dx_nchw)
+    place(&job, dy, dx)
+    job.y_group, job.y_regular, job.relu = C * dx.step[1], False, False
+    job.x_in_place = is_in_place(&job, dy)
+    cells = _table(_cells(h, v), v.stride, v.size)
+    job.back = windows_on(dx, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells, _neighbours(cells[1, :v.kernel]))
+
+    by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
+    cdef View weights = View(by_tap)
+    cdef Py_ssize_t[::1] offset = plan.weight_offsets(C * taps, 0, 0)
+    set_packing(&packing, &job, 1, F * C * taps, offset)
+    cdef Memory scratch = Memory(workers * job.scratch_bytes)
+    cdef Memory packed = Memory(groups * job.weight_group * job.itemsize)
+    job.scratch, job.weights = scratch.data, packed.data
+    packing.weights, packing.packed = weights.data, packed.data
+    packing.O, packing.panels = job.O, (job.O + job.width - 1) // job.width
+    run(packing_chunk, &packing, groups * packing.panels, workers)
+    run(spread_chunk, &job, groups * dy.shape[0], workers)
+    if relu:
+        _naive.rectify(dx_nchw)
 
 
 def _table(cells, stride, width):
@@ -267,134 +559,6 @@ cdef Windows windows_on(View x, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t column
                    x.step[3], C, table.shape[1], &table[0, 0], &table[1, 0], &table[2, 0], &table[3, 0], neighbours)
 
 
-cdef void set_packing(Packing *packing, const Product *job, Py_ssize_t row, Py_ssize_t group,
-                      Py_ssize_t[::1] offset):
-    """Weights lie at filter * row + offset[k], and a group after the other; the table must outlive the packing."""
-    packing.kernels, packing.itemsize, packing.width, packing.K = job.kernels, job.itemsize, job.width, job.K
-    packing.row, packing.group, packing.packed_group, packing.offset = row, group, job.weight_group, &offset[0]
-
-
-cdef bint is_by_pixels(conv):
-    """Whether vectors run over filters, which lie side by side, or else over the outputs."""
-    return conv.layout == "NHWC" and (conv.groups == 1 or min(conv.C, conv.F) // conv.groups >= FEW_CHANNELS)
-
-
-cdef bint is_in_place(const Product *job, View x):
-    """Whether a 1x1 product can take x where it is."""
-    if job.by_pixels:
-        return x.step[1] == 1 and x.is_regular()
-    return x.step[3] == 1 and (x.shape[2] == 1 or x.step[2] == x.shape[3])
-
-
-cdef void set_sizes(Product *job, conv, Py_ssize_t O, Py_ssize_t K, Py_ssize_t Q):
-    """Cut a product of O filters, K numbers and Q outputs a group into chunks and blocks, by these sizes only."""
-    cdef Py_ssize_t groups = conv.groups, step, pieces, blocks, line
-    job.kernels, job.itemsize = kernels_for(conv.dtype), conv.itemsize
-    job.by_pixels = is_by_pixels(conv)
-    job.O, job.K, job.Q = O, K, Q
-    step, job.width = job.kernels.NR, job.kernels.MR
-    if job.by_pixels:
-        step, job.width = job.width, step
-    blocks, line = (K + K_BLOCK - 1) // K_BLOCK, 64 // job.itemsize
-    job.k_block = (K + blocks - 1) // blocks
-    job.k_row = up(job.k_block, line) | line  # an odd number of cache lines, so that rows do not share a set
-    job.q_block = max(1, min(CHUNK_BYTES // (job.k_row * job.itemsize * step), 384 // step)) * step
-    job.chunks_of_q = (Q + job.q_block - 1) // job.q_block
-    job.o_block = min(up(O, job.width), MOST_FILTERS // job.width * job.width)
-    pieces = FEW_CHUNKS // max(1, job.chunks_of_q * groups)
-    if pieces > 1 and not job.spread:
-        job.o_block = min(job.o_block, up((O + pieces - 1) // pieces, job.width))
-    job.gathered_bytes = up(job.q_block * job.k_row * job.itemsize, 64)
-    job.scratch_bytes = up(job.gathered_bytes + job.q_block * job.o_block * job.itemsize, 64)
-    job.filters_at_once = min(up(O, job.width),
-                              max(1, PACKED_BYTES // (K * job.itemsize * job.width)) * job.width)
-    job.groups_at_once = 1
-    if job.filters_at_once >= O:
-        job.groups_at_once = min(groups, max(1, PACKED_BYTES // (K * job.itemsize * job.filters_at_once)))
-    job.weight_group = job.filters_at_once * K
-
-
-def forward(conv, x, w, b, bint relu, y):
-    """Compute ``y = relu(x * w + b)``."""
-    if 0 in y.shape:
-        return
-    h, v = conv.window
-    taps = (tuple((k, k * axis.dilation - axis.pad_before) for k in range(axis.kernel)) for axis in (h, v))
-    try:
-        _product(conv, x, w, y, np.ascontiguousarray(b), relu, False, *taps, (h.stride, v.stride))
-    except _NotFinite:
-        _naive.forward(conv, x, w, b, relu, y)
-
-
-def input_gradient(conv, dy, w, b, bint relu, dx):
-    """Compute ``dx = relu(what dy scatters through w + b)``, one phase of the cells of x at a time."""
-    if 0 in dx.shape:
-        return
-    h, v = conv.window
-    if _is_spread(conv):
-        return _spread(conv, dy, w, b, relu, dx)
-    b = np.ascontiguousarray(b)
-    try:
-        for i in range(min(h.stride, h.size)):
-            for j in range(min(v.stride, v.size)):
-                tap_h, tap_w, part = _phase(h, i), _phase(v, j), dx[:, :, i::h.stride, j::v.stride]
-                if tap_h and tap_w:
-                    _product(conv, dy, w, part, b, relu, True, tap_h, tap_w, (1, 1))
-                else:
-                    _naive.fill(b, part)
-                    if relu:
-                        _naive.rectify(part)
-    except _NotFinite:
-        _naive.input_gradient(conv, dy, w, b, relu, dx)
-
-
-def _is_spread(conv):
-    """Whether the channels are few, and their product fits a chunk of one image."""
-    C, F = conv.C // conv.groups, conv.F // conv.groups
-    rows = C * conv.window.h.kernel * conv.window.w.kernel
-    outputs = conv.window.h.output * conv.window.w.output
-    return (C < FEW_CHANNELS and rows <= MOST_FILTERS and rows * conv.F * conv.itemsize <= PACKED_BYTES // 8
-            and 2 * rows * F * outputs <= CHUNK_FLOPS)
-
-
-def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
-    """Input gradient for few channels: a row of the product for each tap, w.T dy as in im2col, added to dx at once.
-
-    The filters of a tile would be the channels, and so few leave most of its registers empty.
-    """
-    cdef View dy = View(dy_nchw), dx = View(dx_nchw)
-    cdef Product job
-    cdef Packing packing
-    cdef int workers = thread_count()
-    h, v = conv.window
-    groups, C, F, taps = conv.groups, conv.C // conv.groups, conv.F // conv.groups, h.kernel * v.kernel
-    _naive.fill(b, dx_nchw)
-    job.spread = True
-    set_sizes(&job, conv, C * taps, F, dy.shape[0] * dy.shape[2] * dy.shape[3])
-    cells = _table(_cells(h, v), v.stride, v.size)
-    own_cell = _table([0, 0], 1, v.output)
-    job.back = windows_on(dx, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells, _neighbours(cells[1, :v.kernel]))
-    job.g = windows_on(dy, F, dy.shape[2], dy.shape[3], (1, 1), own_cell, 1)
-    job.p = Places(dy.shape[2], dy.shape[3], 0, 0, 0, 0)
-    job.x, job.y, job.relu, job.y_regular = dy.data, dx.data, False, False
-    job.x_group, job.y_group = F * dy.step[1], C * dx.step[1]
-    job.x_in_place = is_in_place(&job, dy)
-
-    by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
-    cdef View weights = View(by_tap)
-    offset = np.arange(F, dtype=np.intp) * (C * taps)
-    set_packing(&packing, &job, 1, F * C * taps, offset)
-    cdef Memory scratch = Memory(workers * job.scratch_bytes)
-    cdef Memory packed = Memory(groups * job.weight_group * job.itemsize)
-    job.scratch, job.weights = scratch.data, packed.data
-    packing.weights, packing.packed = weights.data, packed.data
-    packing.O, packing.panels = job.O, (job.O + job.width - 1) // job.width
-    run(packing_chunk, &packing, groups * packing.panels, workers)
-    run(spread_chunk, &job, groups * dy.shape[0], workers)
-    if relu:
-        _naive.rectify(dx_nchw)
-
-
 def _neighbours(cells):
     """Taps of a row whose cells lie side by side: all of them, or 1."""
     return len(cells) if np.all(np.diff(cells) == 1) else 1
@@ -404,12 +568,6 @@ def _cells(h, v):
     """Cells (h, w) that output 0 sees through each tap."""
     cells = np.indices((h.kernel, v.kernel), np.intp).reshape(2, -1)
     return cells * [[h.dilation], [v.dilation]] - [[h.pad_before], [v.pad_before]]
-
-
-def _phase(axis, phase):
-    """Taps that reach cells phase, phase + stride, ...: (k, the window whose tap k is at the first of them)."""
-    shifts = ((k, phase + axis.pad_before - k * axis.dilation) for k in reversed(range(axis.kernel)))
-    return tuple((k, shift // axis.stride) for k, shift in shifts if shift % axis.stride == 0)
 
 
 # ---------------------------------------------------------------------------------------------- weight gradient
@@ -448,6 +606,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     cdef Left a
     cdef Right b
     cdef Target c
+    a.place = a.offset = NULL
     c.row_bias = c.column_bias = NULL
     c.relu = False
     q = start
@@ -564,17 +723,15 @@ def gradients(conv, x, w, dy, dx, dw, db):
 
 def workspace_bytes(conv):
     """Bytes that the largest of the three passes takes beyond its inputs and results."""
-    cdef Product job
     cdef Correlation weights
+    cdef _Plan plan
     h, v = conv.window
-    C, F, taps = conv.C // conv.groups, conv.F // conv.groups, h.kernel * v.kernel
-    cells = -(-h.size // h.stride) * -(-v.size // v.stride)
-    most = 0
-    for O, K, Q in ((F, C * taps, h.output * v.output), (C, F * taps, cells)):
-        job.spread = False
-        set_sizes(&job, conv, O, K, conv.N * Q)
-        packed = job.groups_at_once * job.weight_group * job.itemsize
-        most = max(most, packed + thread_count() * job.scratch_bytes + K * TABLE_BYTES)
+    most, kernels = 0, kernels_id(conv)
+    plans = [_phase_plan(conv, i, j, kernels) for i in range(min(h.stride, h.size)) for j in range(min(v.stride, v.size))]
+    for plan in [_forward_plan(conv, kernels), *([_spread_plan(conv, kernels)] if _is_spread(conv) else plans)]:
+        if plan is not None:
+            packed = plan.job.groups_at_once * plan.job.weight_group * plan.job.itemsize
+            most = max(most, packed + thread_count() * plan.job.scratch_bytes + plan.job.K * TABLE_BYTES)
     set_weight_sizes(&weights, conv)
     sums = weights.slices * conv.groups * weights.K * weights.F * conv.itemsize
     return max(most, sums + thread_count() * weights.scratch_bytes)

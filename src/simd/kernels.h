@@ -7,10 +7,11 @@
 #include <stddef.h>
 
 /* A (M x K) of a product: element (m, k) is at data + m / MR * tile + m % MR * row + k * step. Either row or step is 1:
-   packed tiles of MR rows, or a matrix in place. */
+   packed tiles of MR rows, or a matrix in place. Or, where there are places, it is at data + place[m] + offset[k]. */
 typedef struct {
     const void *data;
     ptrdiff_t tile, row, step;
+    const ptrdiff_t *place, *offset;
 } Left;
 
 /* B (K x N): row k of panel j, NR numbers, is at data + j * panel + k * row; all NR can be read. */
@@ -42,6 +43,30 @@ typedef struct {
     ptrdiff_t neighbours; /* taps in a row whose cells lie side by side, or 1 */
 } Windows;
 
+/* A run of `count` outputs, in the order of all outputs, from (image, row, column) on. Of their rows, the columns
+   `first` to first + columns - 1 are of interest: all of them, or else the run is part of one row. */
+typedef struct {
+    ptrdiff_t image, row, column, count;
+    ptrdiff_t first, columns;
+} Run;
+
+/* How outputs see an image (n, c, h, w) of which the rows are copied phase by phase, see padded.h. Output (i, j) sees
+   through tap t the number at offset[t] + slot * width + j - first, where slot counts the rows of outputs since the
+   first of the run, and span_h more for every image since. Cell (slot, w) of phase p is that of the image at
+   ((i + low_h) * stride_h + phase_h[p], (first + w + low_w) * stride_w + phase_w[p]). */
+typedef struct {
+    ptrdiff_t stride_h, stride_w;
+    ptrdiff_t H, W;
+    ptrdiff_t image, channel, row, cell; /* steps of the image */
+    ptrdiff_t rows; /* of outputs in an image */
+    ptrdiff_t low_h, low_w, span_h, span_w; /* where the first tap is, and from there to the last */
+    ptrdiff_t phases;
+    const ptrdiff_t *phase_h, *phase_w;
+    ptrdiff_t width, plane; /* from row to row, and from phase to phase; of pixels, times the channels */
+    ptrdiff_t taps;
+    const ptrdiff_t *offset;
+} Padded;
+
 /* Where outputs are put: image n, channel c, row i, column j of the outputs, at data + the sum of these steps. */
 typedef struct {
     ptrdiff_t rows, columns;
@@ -49,7 +74,7 @@ typedef struct {
 } Places;
 
 typedef struct {
-    int MR, NR; /* rows of a tile of C, and columns, in registers */
+    int MR, NR, lanes; /* rows of a tile of C, and columns, in registers; numbers of a vector */
     /* C = or += A B, with bias and ReLU. */
     void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right b, Target c);
     /* Panels of `width` rows of a matrix, side by side for each k: to[o / width * panel + k * width + o % width] =
@@ -58,6 +83,13 @@ typedef struct {
                  ptrdiff_t width, ptrdiff_t panel);
     /* Whether so many numbers are all finite. */
     int (*is_finite)(const void *numbers, ptrdiff_t count);
+    /* The rows that a run of outputs sees, as planes of some channels, or with the channels of a cell side by side. */
+    void (*pad_planes)(const Padded *g, const Run *run, const void *x, ptrdiff_t channels, void *planes,
+                       ptrdiff_t channel_step);
+    void (*pad_pixels)(const Padded *g, const Run *run, const void *x, ptrdiff_t channels, void *cells);
+    /* From planes, columns[c * (t1 - t0) + t][NR] for `count` of the outputs, from the q-th of the run on. */
+    void (*columns)(const Padded *g, const Run *run, ptrdiff_t q, ptrdiff_t count, const void *planes,
+                    ptrdiff_t channel_step, ptrdiff_t channels, ptrdiff_t t0, ptrdiff_t t1, void *columns);
     /* columns[k][q] for outputs q0 to q0 + count - 1, in panels of NR outputs; k = c * taps + t from k0 to k1 - 1. */
     void (*gather_columns)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0, ptrdiff_t count,
                            void *columns, ptrdiff_t panel, ptrdiff_t row);

@@ -2,34 +2,48 @@
 
    After Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008. Any M, N, K. */
 
+enum { /* how the numbers of A are found, see Left */
+    NAME(PACKED),
+    NAME(IN_ROWS),
+    NAME(PLACED),
+};
+
 /* One tile of C in registers:
 
      for k                                       a row of B, NV vectors, from the first cache
        for m in rows of the tile                 a number of A, spread
          for v in vectors of the row             acc[m][v] += a[m][k] * b[k][v]                                     */
-ALWAYS void NAME(tile)(const int mr, const int nv, const int packed, ptrdiff_t K, const T *a, Left left, const T *b,
-                       ptrdiff_t b_row, T *c, Target to, const T *row_bias, const T *column_bias)
+ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, ptrdiff_t K, const Left *left, ptrdiff_t m0,
+                       const T *b, ptrdiff_t b_row, Target to, const T *column_bias)
 {
+    T *c = (T *)to.data + m0 * to.row;
+    const T *row_bias = to.row_bias ? (const T *)to.row_bias + m0 : NULL;
+    const T *a = (const T *)left->data + (a_is == NAME(PLACED) ? 0 : m0 / MR * left->tile + m0 % MR * left->row);
+    const ptrdiff_t *offset = left->offset, row = left->row, step = left->step;
+    const T *rows[MR];
     Vector acc[MR][NV];
 #pragma GCC unroll 16
-    for (int m = 0; m < mr; m++)
+    for (int m = 0; m < mr; m++) {
+        rows[m] = a_is == NAME(PACKED) ? a + m : a_is == NAME(PLACED) ? a + left->place[m0 + m] : a + m * row;
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++)
             acc[m][v] = to.add        ? NAME(load)(c + m * to.row + v * LANES)
                         : row_bias    ? NAME(spread)(row_bias[m])
                         : column_bias ? NAME(load)(column_bias + v * LANES)
                                       : NAME(spread)(0);
+    }
     for (ptrdiff_t k = 0; k < K; k++) {
-        Vector row[NV];
+        const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : k;
+        Vector numbers[NV];
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++)
-            row[v] = NAME(load)(b + k * b_row + v * LANES);
+            numbers[v] = NAME(load)(b + k * b_row + v * LANES);
 #pragma GCC unroll 16
         for (int m = 0; m < mr; m++) {
-            Vector number = NAME(spread)(packed ? a[k * left.step + m] : a[m * left.row + k]);
+            Vector number = NAME(spread)(a_is == NAME(PACKED) ? a[at + m] : rows[m][at]);
 #pragma GCC unroll 4
             for (int v = 0; v < nv; v++)
-                acc[m][v] += number * row[v];
+                acc[m][v] += number * numbers[v];
         }
     }
 #pragma GCC unroll 16
@@ -42,57 +56,50 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int packed, ptrdiff_t K
 }
 
 /* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
-ALWAYS void NAME(panel)(const int nv, const int packed, ptrdiff_t M, ptrdiff_t K, Left left, const T *b,
+ALWAYS void NAME(panel)(const int nv, const int a_is, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,
                         ptrdiff_t b_row, Target to, const T *column_bias)
 {
     for (ptrdiff_t m = 0; m < M;) {
-        const T *a = (const T *)left.data + m / MR * left.tile + m % MR * left.row;
-        T *c = (T *)to.data + m * to.row;
-        const T *row_bias = to.row_bias ? (const T *)to.row_bias + m : NULL;
         ptrdiff_t rest = M - m;
         if (rest >= MR) {
-            NAME(tile)(MR, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            NAME(tile)(MR, nv, a_is, K, left, m, b, b_row, to, column_bias);
             m += MR;
         } else if (rest >= 4) {
-            NAME(tile)(4, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            NAME(tile)(4, nv, a_is, K, left, m, b, b_row, to, column_bias);
             m += 4;
         } else if (rest >= 2) {
-            NAME(tile)(2, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            NAME(tile)(2, nv, a_is, K, left, m, b, b_row, to, column_bias);
             m += 2;
         } else {
-            NAME(tile)(1, nv, packed, K, a, left, b, b_row, c, to, row_bias, column_bias);
+            NAME(tile)(1, nv, a_is, K, left, m, b, b_row, to, column_bias);
             m += 1;
         }
     }
 }
 
-static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, Left left, const T *b, ptrdiff_t b_row, Target to,
-                              const T *column_bias)
+static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, ptrdiff_t b_row,
+                              Target to, const T *column_bias)
 {
-    int packed = left.row == 1;
-#define PANEL(nv, packed) NAME(panel)(nv, packed, M, K, left, b, b_row, to, column_bias)
+#define PANEL(nv)                                                                                                     \
+    if (left->place)                                                                                                  \
+        NAME(panel)(nv, NAME(PLACED), M, K, left, b, b_row, to, column_bias);                                         \
+    else if (left->row == 1)                                                                                          \
+        NAME(panel)(nv, NAME(PACKED), M, K, left, b, b_row, to, column_bias);                                         \
+    else                                                                                                              \
+        NAME(panel)(nv, NAME(IN_ROWS), M, K, left, b, b_row, to, column_bias);
     if (nv == NV) {
-        if (packed)
-            PANEL(NV, 1);
-        else
-            PANEL(NV, 0);
+        PANEL(NV)
     } else if (nv == 2) {
-        if (packed)
-            PANEL(2, 1);
-        else
-            PANEL(2, 0);
+        PANEL(2)
     } else {
-        if (packed)
-            PANEL(1, 1);
-        else
-            PANEL(1, 0);
+        PANEL(1)
     }
 #undef PANEL
 }
 
 /* A panel whose last vector is not full: by way of a buffer, a tile of rows at a time. */
-static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, Left left, const T *b, ptrdiff_t b_row,
-                             Target to, const T *column_bias)
+static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,
+                             ptrdiff_t b_row, Target to, const T *column_bias)
 {
     T buffer[MR * NR], bias[NR] = {0};
     if (column_bias)
@@ -103,9 +110,13 @@ static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, Left
         if (to.add)
             for (ptrdiff_t i = 0; i < rows; i++)
                 memcpy(buffer + i * NR, c + i * to.row, n * sizeof(T));
-        Left part = {(const T *)left.data + m / MR * left.tile, left.tile, left.row, left.step};
+        Left part = *left;
+        if (part.place)
+            part.place += m;
+        else
+            part.data = (const T *)part.data + m / MR * part.tile;
         Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu};
-        NAME(whole_panel)(nv, rows, K, part, b, b_row, buffered, column_bias ? bias : NULL);
+        NAME(whole_panel)(nv, rows, K, &part, b, b_row, buffered, column_bias ? bias : NULL);
         for (ptrdiff_t i = 0; i < rows; i++)
             memcpy(c + i * to.row, buffer + i * NR, n * sizeof(T));
     }
@@ -120,9 +131,9 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
         const T *column_bias = c.column_bias ? (const T *)c.column_bias + n : NULL;
         Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu};
         if (rest == nv * LANES)
-            NAME(whole_panel)(nv, M, K, a, b_panel, b.row, to, column_bias);
+            NAME(whole_panel)(nv, M, K, &a, b_panel, b.row, to, column_bias);
         else
-            NAME(part_panel)(nv, rest, M, K, a, b_panel, b.row, to, column_bias);
+            NAME(part_panel)(nv, rest, M, K, &a, b_panel, b.row, to, column_bias);
     }
 }
 

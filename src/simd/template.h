@@ -68,13 +68,19 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "columns.h"
 
+#include "padded.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
     NR,
+    LANES,
     NAME(multiply),
     NAME(pack),
     NAME(is_finite),
+    NAME(pad_planes),
+    NAME(pad_pixels),
+    NAME(columns),
     NAME(gather_columns),
     NAME(gather_rows),
     NAME(add_columns),
