@@ -10,6 +10,7 @@ cdef extern from "simd/kernels.h" nogil:
     ctypedef struct Right:
         const void *data
         Py_ssize_t panel, row
+        const void *next
 
     ctypedef struct Target:
         void *data

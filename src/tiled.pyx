@@ -172,18 +172,20 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
     cdef Py_ssize_t depth = channels * (t1 - t0), item = job.itemsize, NR = kernels.NR
     cdef char *columns = scratch + job.padded_bytes
     cdef Left a = Left(weights, job.K * kernels.MR, 1, kernels.MR, NULL, NULL)
-    cdef Right b
+    cdef Right b = Right(NULL, NR, NR, NULL)
     if job.x_in_place and run.count % kernels.lanes == 0 and is_in_one_image(job, run):
         b.data = x + (run.image * job.g.image + run.row * job.g.row + run.column) * item
-        b.panel, b.row = NR, job.g.channel
+        b.row = job.g.channel
+        b.next = <const char *>b.data + (channels * job.g.channel if c0 + channels < job.C
+                                         else run.count - c0 * job.g.channel) * item
         kernels.multiply(filters, run.count, depth, a, b, to)
         return
     kernels.pad_planes(&job.g, run, x, channels, scratch, job.channel_step)
     if job.g.taps == 1:
-        b.data, b.panel, b.row = scratch + (run.column - run.first) * item, NR, job.channel_step
+        b.data, b.row = scratch + (run.column - run.first) * item, job.channel_step
         kernels.multiply(filters, run.count, depth, a, b, to)
         return
-    b.data, b.panel, b.row = columns, 0, NR
+    b.data = columns
     q = 0
     while q < run.count:
         kernels.columns(&job.g, run, q, min(NR, run.count - q), scratch, job.channel_step, channels, t0, t1, columns)
@@ -200,7 +202,7 @@ cdef void pixels_block(const Product *job, const Run *run, const char *x, const 
     cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.padded_bytes)
     cdef Py_ssize_t *offset = place + job.outputs
     cdef Left a
-    cdef Right b = Right(weights, job.K * kernels.NR, kernels.NR)
+    cdef Right b = Right(weights, job.K * kernels.NR, kernels.NR, NULL)
     if job.x_in_place:
         q = (run.image * job.p.rows + run.row) * job.p.columns + run.column
         a = Left(x + q * job.g.cell * item, job.g.cell * kernels.MR, job.g.cell, 1, NULL, NULL)
@@ -607,6 +609,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     cdef Right b
     cdef Target c
     a.place = a.offset = NULL
+    b.next = NULL
     c.row_bias = c.column_bias = NULL
     c.relu = False
     q = start

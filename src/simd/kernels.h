@@ -18,6 +18,7 @@ typedef struct {
 typedef struct {
     const void *data;
     ptrdiff_t panel, row;
+    const void *next; /* what comes after the last panel, to be fetched ahead; or NULL */
 } Right;
 
 /* What happens to C (M x N, rows `row` apart) around the sum of products. */

@@ -14,7 +14,7 @@ enum { /* how the numbers of A are found, see Left */
        for m in rows of the tile                 a number of A, spread
          for v in vectors of the row             acc[m][v] += a[m][k] * b[k][v]                                     */
 ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, ptrdiff_t K, const Left *left, ptrdiff_t m0,
-                       const T *b, ptrdiff_t b_row, Target to, const T *column_bias)
+                       const T *b, ptrdiff_t b_row, const T *next, Target to, const T *column_bias)
 {
     T *c = (T *)to.data + m0 * to.row;
     const T *row_bias = to.row_bias ? (const T *)to.row_bias + m0 : NULL;
@@ -35,6 +35,8 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, ptrdiff_t K, 
     for (ptrdiff_t k = 0; k < K; k++) {
         const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : k;
         Vector numbers[NV];
+        if (a_is == NAME(PACKED))
+            PREFETCH(next + k * b_row);
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++)
             numbers[v] = NAME(load)(b + k * b_row + v * LANES);
@@ -57,36 +59,38 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, ptrdiff_t K, 
 
 /* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
 ALWAYS void NAME(panel)(const int nv, const int a_is, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,
-                        ptrdiff_t b_row, Target to, const T *column_bias)
+                        ptrdiff_t b_row, const T *next, Target to, const T *column_bias)
 {
+    const ptrdiff_t line = 64 / sizeof(T);
     for (ptrdiff_t m = 0; m < M;) {
+        const T *ahead = next + m / MR % (NR / line + 1) * line;
         ptrdiff_t rest = M - m;
         if (rest >= MR) {
-            NAME(tile)(MR, nv, a_is, K, left, m, b, b_row, to, column_bias);
+            NAME(tile)(MR, nv, a_is, K, left, m, b, b_row, ahead, to, column_bias);
             m += MR;
         } else if (rest >= 4) {
-            NAME(tile)(4, nv, a_is, K, left, m, b, b_row, to, column_bias);
+            NAME(tile)(4, nv, a_is, K, left, m, b, b_row, ahead, to, column_bias);
             m += 4;
         } else if (rest >= 2) {
-            NAME(tile)(2, nv, a_is, K, left, m, b, b_row, to, column_bias);
+            NAME(tile)(2, nv, a_is, K, left, m, b, b_row, ahead, to, column_bias);
             m += 2;
         } else {
-            NAME(tile)(1, nv, a_is, K, left, m, b, b_row, to, column_bias);
+            NAME(tile)(1, nv, a_is, K, left, m, b, b_row, ahead, to, column_bias);
             m += 1;
         }
     }
 }
 
 static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, ptrdiff_t b_row,
-                              Target to, const T *column_bias)
+                              const T *next, Target to, const T *column_bias)
 {
 #define PANEL(nv)                                                                                                     \
     if (left->place)                                                                                                  \
-        NAME(panel)(nv, NAME(PLACED), M, K, left, b, b_row, to, column_bias);                                         \
+        NAME(panel)(nv, NAME(PLACED), M, K, left, b, b_row, next, to, column_bias);                                         \
     else if (left->row == 1)                                                                                          \
-        NAME(panel)(nv, NAME(PACKED), M, K, left, b, b_row, to, column_bias);                                         \
+        NAME(panel)(nv, NAME(PACKED), M, K, left, b, b_row, next, to, column_bias);                                         \
     else                                                                                                              \
-        NAME(panel)(nv, NAME(IN_ROWS), M, K, left, b, b_row, to, column_bias);
+        NAME(panel)(nv, NAME(IN_ROWS), M, K, left, b, b_row, next, to, column_bias);
     if (nv == NV) {
         PANEL(NV)
     } else if (nv == 2) {
@@ -116,7 +120,7 @@ static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, cons
         else
             part.data = (const T *)part.data + m / MR * part.tile;
         Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu};
-        NAME(whole_panel)(nv, rows, K, &part, b, b_row, buffered, column_bias ? bias : NULL);
+        NAME(whole_panel)(nv, rows, K, &part, b, b_row, b, buffered, column_bias ? bias : NULL);
         for (ptrdiff_t i = 0; i < rows; i++)
             memcpy(c + i * to.row, buffer + i * NR, n * sizeof(T));
     }
@@ -130,8 +134,9 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
         const T *b_panel = (const T *)b.data + n / NR * b.panel;
         const T *column_bias = c.column_bias ? (const T *)c.column_bias + n : NULL;
         Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu};
+        const T *next = N - n > NR ? b_panel + b.panel : b.next ? b.next : b_panel;
         if (rest == nv * LANES)
-            NAME(whole_panel)(nv, M, K, &a, b_panel, b.row, to, column_bias);
+            NAME(whole_panel)(nv, M, K, &a, b_panel, b.row, next, to, column_bias);
         else
             NAME(part_panel)(nv, rest, M, K, &a, b_panel, b.row, to, column_bias);
     }

@@ -11,7 +11,9 @@
 #if defined(PLAIN_C)
 #define ALWAYS static inline
 #define LANES ((ptrdiff_t)1)
+#define PREFETCH(address) (void)(address)
 #else
+#define PREFETCH(address) __builtin_prefetch(address, 0, 2)
 #define ALWAYS static inline __attribute__((always_inline))
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(T)))
 #endif
@@ -96,4 +98,5 @@ static const Kernels NAMED_TABLE = {
 #undef Vector
 #undef Mask
 #undef LANES
+#undef PREFETCH
 #undef NR
