@@ -7,6 +7,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 MODULES = {  # name: its sources in C
+    "correlation": [],
     "engine": [
         "threads",
         *(f"simd/{name}" for name in ("sets", "baseline", "avx2", "avx512", "neon")),
@@ -15,6 +16,7 @@ MODULES = {  # name: its sources in C
     "naive": [],
     "norm": [],
     "tiled": [],
+    "windows": [],
 }
 
 DIRECTIVES = {

@@ -122,7 +122,7 @@ def repeat_tile(dtype, Py_ssize_t times):
     cdef Memory memory = Memory((TILE_K * (MR + NR) + MR * NR) * item)
     memory.array[:] = 0
     cdef Left a = Left(memory.data, 0, 1, MR, NULL, NULL)
-    cdef Right b = Right(memory.data + TILE_K * MR * item, 0, NR, NULL)
+    cdef Right b = Right(memory.data + TILE_K * MR * item, 0, NR, NULL, NULL)
     cdef Target c = Target(memory.data + TILE_K * (MR + NR) * item, NR, True, NULL, NULL, False)
     with nogil:
         for i in range(times):

@@ -1,6 +1,8 @@
 # What Cython needs to know of simd/kernels.h and threads.h.
 
 cdef extern from "simd/kernels.h" nogil:
+    enum: MOST_OUTPUTS
+
     ctypedef struct Left:
         const void *data
         Py_ssize_t tile, row, step
@@ -11,6 +13,7 @@ cdef extern from "simd/kernels.h" nogil:
         const void *data
         Py_ssize_t panel, row
         const void *next
+        const Py_ssize_t *place
 
     ctypedef struct Target:
         void *data
@@ -52,8 +55,13 @@ cdef extern from "simd/kernels.h" nogil:
         void (*pad_pixels)(const Padded *g, const Run *run, const void *x, Py_ssize_t channels,
                            void *cells) noexcept nogil
         void (*columns)(const Padded *g, const Run *run, Py_ssize_t q, Py_ssize_t count, const void *planes,
-                        Py_ssize_t channel_step, Py_ssize_t channels, Py_ssize_t t0, Py_ssize_t t1,
-                        void *columns) noexcept nogil
+                        Py_ssize_t channel_step, Py_ssize_t channels, Py_ssize_t t0, Py_ssize_t t1, void *columns,
+                        Py_ssize_t row) noexcept nogil
+        void (*add_sums)(const void *sums, Py_ssize_t slices, Py_ssize_t slice, Py_ssize_t m0, Py_ssize_t m1,
+                         Py_ssize_t M, Py_ssize_t N, Py_ssize_t taps, void *to, Py_ssize_t m_step, Py_ssize_t n_step,
+                         Py_ssize_t t_step) noexcept nogil
+        void (*channel_sums)(const Places *p, const void *y, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
+                             double *sums) noexcept nogil
         void (*gather_columns)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,
                                Py_ssize_t count, void *columns, Py_ssize_t panel, Py_ssize_t row) noexcept nogil
         void (*gather_rows)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,

@@ -29,25 +29,26 @@ weight gradient, dy) is not finite this would be NaN, so such a problem is left 
 """
 
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
-from kernels cimport Kernels, Left, Padded, Places, Right, Run, Target, Windows
+from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, run_of, set_places
+from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Windows
 
-from cnnfast import _naive
+from cnnfast import _correlation, _naive
+from cnnfast._correlation import add_bias_gradient, weight_gradient
+from cnnfast._windows import forward_taps, phase_taps
 
 cdef enum:
     K_BLOCK = 256  # of K: a tile of A (8 x 256 x 4 B) and a panel of B (48 x 256 x 4 B) fit the first cache, or nearly
-    MOST_OUTPUTS = 384  # of a chunk: a multiple of every tile's columns
     PADDED_BYTES = 98304  # of the rows of a chunk: with the weights of a block they fit the second cache
     PACKED_BYTES = 16777216  # of weights packed at a time
     TABLE_BYTES = 16  # of offsets for each number of K
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
-    CHUNK_BYTES = 98304  # of gathered columns or rows in the weight gradient
-    WEIGHT_K_BLOCK = 144  # of K in the weight gradient: its columns and dy, for some hundred outputs, fit the cache
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
 
 
@@ -66,8 +67,8 @@ cdef struct Product:
     const char *bias
     char *y
     Py_ssize_t x_group, y_group, weight_group  # steps from group to group
-    Py_ssize_t N, C, O, K
-    Py_ssize_t outputs, runs_of_row, runs  # outputs of a chunk at most; runs that a wide row is cut into, or 0; in all
+    Cut cut
+    Py_ssize_t C, O, K
     Py_ssize_t c_block, t_block  # channels and taps of a block of K
     Py_ssize_t channel_step  # of padded planes
     Py_ssize_t width, filters_at_once, groups_at_once  # of the panels of weights; packed together
@@ -76,29 +77,12 @@ cdef struct Product:
     Py_ssize_t padded_bytes, columns_bytes, buffer_bytes, scratch_bytes
 
 
-cdef Run run_of(const Product *job, Py_ssize_t i) noexcept nogil:
-    """The outputs of chunk i."""
-    cdef Py_ssize_t OH = job.p.rows, OW = job.p.columns, q = i * job.outputs
-    if job.runs_of_row:
-        q = i // job.runs_of_row * OW + i % job.runs_of_row * job.outputs
-    return run_from(job, q, job.N * OH * OW)
-
-
-cdef Run run_from(const Product *job, Py_ssize_t q, Py_ssize_t end) noexcept nogil:
-    """The outputs of a chunk that begins with output q."""
-    cdef Py_ssize_t OW = job.p.columns, row = q // OW, column = q % OW
-    if job.runs_of_row:
-        return Run(row // job.p.rows, row % job.p.rows, column, min(job.outputs, OW - column), column,
-                   min(job.outputs, OW - column))
-    return Run(row // job.p.rows, row % job.p.rows, column, min(job.outputs, end - q), 0, OW)
-
-
 cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Product *job = <Product *>context
     cdef Py_ssize_t item = job.itemsize
-    cdef Py_ssize_t o = i % job.chunks_of_o * job.o_block, group = i // job.chunks_of_o // job.runs
+    cdef Py_ssize_t o = i % job.chunks_of_o * job.o_block, group = i // job.chunks_of_o // job.cut.runs
     cdef Py_ssize_t filters = min(job.o_block, job.O - o)
-    cdef Run run = run_of(job, i // job.chunks_of_o % job.runs)
+    cdef Run run = run_of(&job.cut, i // job.chunks_of_o % job.cut.runs)
     cdef const char *x = job.x + group * job.x_group * item
     cdef const char *weights = job.weights + (group * job.weight_group + o * job.K) * item
     cdef const char *bias = job.bias
@@ -111,13 +95,14 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 cdef void spread_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     """One image, whose outputs all add to its cells."""
     cdef Product *job = <Product *>context
-    cdef Py_ssize_t plane = job.p.rows * job.p.columns, group = i // job.N, q = i % job.N * plane, end = q + plane
+    cdef Py_ssize_t plane = job.cut.rows * job.cut.columns, group = i // job.cut.N, q = i % job.cut.N * plane
+    cdef Py_ssize_t end = q + plane
     cdef const char *dy = job.x + group * job.x_group * job.itemsize
     cdef const char *weights = job.weights + group * job.weight_group * job.itemsize
     cdef char *dx = job.y + group * job.y_group * job.itemsize
     cdef Run run
     while q < end:
-        run = run_from(job, q, end)
+        run = run_from(&job.cut, q, end)
         chunk(job, &run, dy, weights, NULL, dx, job.scratch + thread * job.scratch_bytes, job.O)
         q += run.count
 
@@ -125,17 +110,16 @@ cdef void spread_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 cdef void chunk(const Product *job, const Run *run, const char *x, const char *weights, const char *bias, char *y,
                 char *scratch, Py_ssize_t filters) noexcept nogil:
     """All blocks of K for one run of outputs and some filters, then what they add up to goes where it belongs."""
-    cdef Py_ssize_t plane = job.p.rows * job.p.columns, item = job.itemsize, c, t, depth
-    cdef Py_ssize_t q = (run.image * job.p.rows + run.row) * job.p.columns + run.column
+    cdef Py_ssize_t q = first_of(&job.cut, run), item = job.itemsize, c, t, depth
     cdef char *buffer = scratch + job.padded_bytes + job.columns_bytes
-    cdef bint direct = job.y_regular and (job.by_pixels or is_in_one_image(job, run))
-    cdef Py_ssize_t row = job.o_block if job.by_pixels else job.outputs
+    cdef bint direct = job.y_regular and (job.by_pixels or is_in_one_image(&job.cut, run))
+    cdef Py_ssize_t row = job.o_block if job.by_pixels else job.cut.outputs
     cdef Target to
     to.data, to.row = buffer, row
     if direct and job.by_pixels:
         to.data, to.row = y + q * job.p.cell * item, job.p.cell
     elif direct:
-        to.data, to.row = y + (run.image * job.p.image + q % plane) * item, job.p.channel
+        to.data, to.row = y + (run.image * job.p.image + q % (job.cut.rows * job.cut.columns)) * item, job.p.channel
     to.row_bias, to.column_bias = NULL if job.by_pixels else bias, bias if job.by_pixels else NULL
     c = t = 0
     while c < job.C:
@@ -161,10 +145,6 @@ cdef void chunk(const Product *job, const Run *run, const char *x, const char *w
         job.kernels.scatter(&job.p, y, q, run.count, filters, buffer, row, 1)
 
 
-cdef inline bint is_in_one_image(const Product *job, const Run *run) noexcept nogil:
-    return run.row * job.p.columns + run.column + run.count <= job.p.rows * job.p.columns
-
-
 cdef void planes_block(const Product *job, const Run *run, const char *x, const char *weights, Py_ssize_t c0,
                        Py_ssize_t t0, Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
     cdef const Kernels *kernels = job.kernels
@@ -172,8 +152,8 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
     cdef Py_ssize_t depth = channels * (t1 - t0), item = job.itemsize, NR = kernels.NR
     cdef char *columns = scratch + job.padded_bytes
     cdef Left a = Left(weights, job.K * kernels.MR, 1, kernels.MR, NULL, NULL)
-    cdef Right b = Right(NULL, NR, NR, NULL)
-    if job.x_in_place and run.count % kernels.lanes == 0 and is_in_one_image(job, run):
+    cdef Right b = Right(NULL, NR, NR, NULL, NULL)
+    if job.x_in_place and run.count % kernels.lanes == 0 and is_in_one_image(&job.cut, run):
         b.data = x + (run.image * job.g.image + run.row * job.g.row + run.column) * item
         b.row = job.g.channel
         b.next = <const char *>b.data + (channels * job.g.channel if c0 + channels < job.C
@@ -188,7 +168,8 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
     b.data = columns
     q = 0
     while q < run.count:
-        kernels.columns(&job.g, run, q, min(NR, run.count - q), scratch, job.channel_step, channels, t0, t1, columns)
+        kernels.columns(&job.g, run, q, min(NR, run.count - q), scratch, job.channel_step, channels, t0, t1, columns,
+                        NR)
         kernels.multiply(filters, min(NR, run.count - q), depth, a, b, to)
         to.data = <char *>to.data + NR * item
         q += NR
@@ -200,18 +181,14 @@ cdef void pixels_block(const Product *job, const Run *run, const char *x, const 
     cdef Py_ssize_t channels = min(job.c_block, job.C - c0), t1 = min(t0 + job.t_block, job.g.taps), q, i
     cdef Py_ssize_t depth = channels * (t1 - t0), item = job.itemsize
     cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.padded_bytes)
-    cdef Py_ssize_t *offset = place + job.outputs
+    cdef Py_ssize_t *offset = place + job.cut.outputs
     cdef Left a
-    cdef Right b = Right(weights, job.K * kernels.NR, kernels.NR, NULL)
+    cdef Right b = Right(weights, job.K * kernels.NR, kernels.NR, NULL, NULL)
     if job.x_in_place:
-        q = (run.image * job.p.rows + run.row) * job.p.columns + run.column
-        a = Left(x + q * job.g.cell * item, job.g.cell * kernels.MR, job.g.cell, 1, NULL, NULL)
+        a = Left(x + first_of(&job.cut, run) * job.g.cell * item, job.g.cell * kernels.MR, job.g.cell, 1, NULL, NULL)
     else:
         kernels.pad_pixels(&job.g, run, x, channels, scratch)
-        for q in range(run.count):
-            i = (q + run.column - run.first) // run.columns
-            place[q] = ((i + (run.row + i) // job.p.rows * job.g.span_h) * job.g.width
-                        + (q + run.column - run.first) % run.columns) * channels
+        set_places(&job.g, run, channels, place)
         for i in range(t0, t1):
             for q in range(channels):
                 offset[(i - t0) * channels + q] = job.g.offset[i] * channels + q
@@ -247,51 +224,35 @@ cdef class _Plan:
     """One product, but for the arrays: its sizes, the tables it needs, and the order of its weights."""
 
     cdef Product job
-    cdef bint padded  # some tap of some output is outside of the image
-    cdef bint one_to_one  # output q sees cell q and no other
-    cdef Py_ssize_t[::1] table
-    cdef object taps  # indices (kh, kw) of the weights, in the order of the offsets
+    cdef Sight sight  # which owns the tables
+    cdef dict orders  # of weights, by their steps
 
-    def __cinit__(self, conv, int O, int C, shape, image, tuple tap_h, tuple tap_w, stride):
+    def __cinit__(self, conv, int O, int C, shape, image, tuple tap_h, tuple tap_w, stride, bint spread=False):
         """Of O filters over C channels a group; N, OH, OW outputs and H, W cells; taps (index, cell of output 0)."""
         cdef Product *job = &self.job
         job.kernels, job.itemsize, job.by_pixels = kernels_for(conv.dtype), conv.itemsize, is_by_pixels(conv)
-        job.N, job.p.rows, job.p.columns = shape
         job.C, job.O, job.K = C, O, C * len(tap_h) * len(tap_w)
-        job.spread = False
-        job.g.stride_h, job.g.stride_w = stride
-        job.g.rows = job.p.rows
-        job.g.H, job.g.W = image
-        job.g.taps = len(tap_h) * len(tap_w)
-        set_blocks_of_k(job)
-        set_runs(job, conv.groups)
-        self.set_taps(tap_h, tap_w)
-        self.one_to_one = (job.g.taps == 1 and job.g.low_h == job.g.low_w == 0 and tuple(stride) == (1, 1)
-                           and (job.p.rows, job.p.columns) == image)
-        cells_h, cells_w = [cell for _, cell in tap_h], [cell for _, cell in tap_w]
-        self.padded = (min(cells_h) < 0 or min(cells_w) < 0
-                       or max(cells_h) + (job.p.rows - 1) * stride[0] >= image[0]
-                       or max(cells_w) + (job.p.columns - 1) * stride[1] >= image[1])
+        job.spread = spread
+        set_blocks_of_k(job, len(tap_h) * len(tap_w))
+        cut_outputs(&job.cut, shape, outputs_of_run(job, prod(shape) * conv.groups))
+        self.sight = Sight(shape, job.cut.outputs, image, tap_h, tap_w, stride)
+        job.g = self.sight.g
+        job.p.rows, job.p.columns = job.cut.rows, job.cut.columns
         set_memory(job, conv.groups)
+        self.orders = {}
 
-    cdef set_taps(self, tap_h, tap_w):
-        """Sort the taps by phase and note where each is, in rows and columns of its phase."""
-        cdef Padded *g = &self.job.g
-        places = [(h % g.stride_h, w % g.stride_w, h // g.stride_h, w // g.stride_w) for _, h in tap_h for _, w in tap_w]
-        phases = sorted({place[:2] for place in places})
-        g.low_h, g.low_w = min(place[2] for place in places), min(place[3] for place in places)
-        g.span_h = max(place[2] for place in places) - g.low_h
-        g.span_w = max(place[3] for place in places) - g.low_w
-        g.phases = len(phases)
-        g.width, g.plane = padded_size(&self.job)
-        offsets = [phases.index((a, b)) * g.plane + (h - g.low_h) * g.width + w - g.low_w for a, b, h, w in places]
-        self.table = np.array([a for a, _ in phases] + [b for _, b in phases] + offsets, np.intp)
-        g.phase_h, g.phase_w, g.offset = &self.table[0], &self.table[g.phases], &self.table[2 * g.phases]
-        self.taps = [(h, w) for h, _ in tap_h for w, _ in tap_w]
+    cdef Py_ssize_t[::1] order(self, Py_ssize_t step_c, Py_ssize_t step_h, Py_ssize_t step_w):
+        """The same as `weight_offsets`, which is asked once for each layout of weights."""
+        steps = step_c, step_h, step_w
+        if steps not in self.orders:
+            if len(self.orders) > 8:
+                self.orders.clear()
+            self.orders[steps] = self.weight_offsets(step_c, step_h, step_w)
+        return self.orders[steps]
 
     def weight_offsets(self, Py_ssize_t step_c, Py_ssize_t step_h, Py_ssize_t step_w):
         """Where each number of K is among the weights of a filter, in the order of the blocks of K."""
-        taps = np.array([h * step_h + w * step_w for h, w in self.taps], np.intp)
+        taps = np.array([h * step_h + w * step_w for h, w in self.sight.taps], np.intp)
         channels = np.arange(self.job.C, dtype=np.intp) * step_c
         order = []
         for c in range(0, self.job.C, self.job.c_block):
@@ -301,36 +262,20 @@ cdef class _Plan:
         return np.concatenate([block.reshape(-1) for block in order])
 
 
-cdef void set_blocks_of_k(Product *job):
+cdef void set_blocks_of_k(Product *job, Py_ssize_t taps):
     """Cut K into blocks: some channels, or some taps of one."""
-    cdef Py_ssize_t taps = job.g.taps, pieces = (taps + K_BLOCK - 1) // K_BLOCK
-    job.t_block = (taps + pieces - 1) // pieces
+    cdef Py_ssize_t pieces = (taps + K_BLOCK - 1) // K_BLOCK
+    job.t_block, job.c_block = (taps + pieces - 1) // pieces, 1
     if pieces == 1:
         pieces = (job.K + K_BLOCK - 1) // K_BLOCK
         job.c_block = (job.C + pieces - 1) // pieces
-    else:
-        job.c_block = 1
 
 
-cdef void set_runs(Product *job, Py_ssize_t groups):
-    """Cut the outputs into runs, by the sizes of the problem only."""
-    cdef Py_ssize_t OW = job.p.columns, Q = job.N * job.p.rows * OW, NR = job.kernels.NR
-    job.outputs = min(MOST_OUTPUTS, PADDED_BYTES // (job.c_block * job.itemsize), Q * groups // FEW_CHUNKS)
-    job.outputs = max(job.outputs // NR, 2) * NR
-    job.runs_of_row = (OW + job.outputs - 1) // job.outputs if OW > MOST_OUTPUTS else 0
-    job.runs = (Q + job.outputs - 1) // job.outputs
-    if job.runs_of_row:
-        job.runs = job.N * job.p.rows * job.runs_of_row
-
-
-cdef (Py_ssize_t, Py_ssize_t) padded_size(const Product *job):
-    """Numbers of a padded row, and of a phase of the longest run."""
-    cdef Py_ssize_t OH = job.p.rows, OW = job.p.columns, rows = 1, images = 1
-    if not job.runs_of_row:
-        rows = min(job.N * OH, (job.outputs + OW - 2) // OW + 1)
-        images = min(job.N, (rows + OH - 2) // OH + 1)
-    width = (job.outputs if job.runs_of_row else OW) + job.g.span_w
-    return width, (rows + images * job.g.span_h) * width
+cdef Py_ssize_t outputs_of_run(const Product *job, Py_ssize_t Q):
+    """How many of the outputs (of all groups) a run has at most, by the sizes of the problem only."""
+    cdef Py_ssize_t NR = job.kernels.NR
+    outputs = min(MOST_OUTPUTS, PADDED_BYTES // (job.c_block * job.itemsize), Q // FEW_CHUNKS)
+    return max(outputs // NR, 2) * NR
 
 
 cdef void set_memory(Product *job, Py_ssize_t groups):
@@ -339,16 +284,16 @@ cdef void set_memory(Product *job, Py_ssize_t groups):
     job.width = job.kernels.NR if job.by_pixels else job.kernels.MR
     job.channel_step = up(job.g.phases * job.g.plane, line) | line  # an odd number of cache lines: sets are not shared
     job.o_block = min(up(job.O, job.width), MOST_FILTERS // job.width * job.width)
-    pieces = FEW_CHUNKS // max(1, job.runs * groups)
+    pieces = FEW_CHUNKS // max(1, job.cut.runs * groups)
     if pieces > 1 and not job.spread:
         job.o_block = min(job.o_block, up((job.O + pieces - 1) // pieces, job.width))
     if job.by_pixels:
         job.padded_bytes = up(job.g.phases * job.g.plane * job.c_block * job.itemsize + slack, 64)
-        job.columns_bytes = up((job.outputs + job.c_block * job.t_block) * sizeof(Py_ssize_t), 64)
+        job.columns_bytes = up((job.cut.outputs + job.c_block * job.t_block) * sizeof(Py_ssize_t), 64)
     else:
         job.padded_bytes = up(job.channel_step * job.c_block * job.itemsize + slack, 64)
         job.columns_bytes = up(job.c_block * job.t_block * job.kernels.NR * job.itemsize + slack, 64)
-    job.buffer_bytes = up(job.outputs * job.o_block * job.itemsize, 64)
+    job.buffer_bytes = up(job.cut.outputs * job.o_block * job.itemsize, 64)
     job.scratch_bytes = job.padded_bytes + job.columns_bytes + job.buffer_bytes
     job.filters_at_once = min(up(job.O, job.width),
                               max(1, PACKED_BYTES // (job.K * job.itemsize * job.width)) * job.width)
@@ -373,27 +318,20 @@ cdef bint is_in_place(const Product *job, View x):
 @lru_cache(maxsize=512)
 def _forward_plan(conv, kernels_id):
     h, v = conv.window
-    tap_h, tap_w = (tuple((k, k * axis.dilation - axis.pad_before) for k in range(axis.kernel)) for axis in (h, v))
     return _Plan(conv, conv.F // conv.groups, conv.C // conv.groups, (conv.N, h.output, v.output), (h.size, v.size),
-                 tap_h, tap_w, (h.stride, v.stride))
+                 forward_taps(h), forward_taps(v), (h.stride, v.stride))
 
 
 @lru_cache(maxsize=512)
 def _phase_plan(conv, int i, int j, kernels_id):
     """Plan of the cells (i + a multiple of the stride, j + a multiple of the stride) of dx; None where no tap reaches."""
     h, v = conv.window
-    tap_h, tap_w = _phase(h, i), _phase(v, j)
+    tap_h, tap_w = phase_taps(h, i), phase_taps(v, j)
     if not (tap_h and tap_w):
         return None
     rows, columns = (h.size - i - 1) // h.stride + 1, (v.size - j - 1) // v.stride + 1
     return _Plan(conv, conv.C // conv.groups, conv.F // conv.groups, (conv.N, rows, columns), (h.output, v.output),
                  tap_h, tap_w, (1, 1))
-
-
-def _phase(axis, phase):
-    """Taps that reach cells phase, phase + stride, ...: (k, the window whose tap k is at the first of them)."""
-    shifts = ((k, phase + axis.pad_before - k * axis.dilation) for k in reversed(range(axis.kernel)))
-    return tuple((k, shift // axis.stride) for k, shift in shifts if shift % axis.stride == 0)
 
 
 cdef object kernels_id(conv):
@@ -408,12 +346,12 @@ cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu
     cdef Packing packing
     cdef int rows = 1 if transposed else 0, workers = thread_count()
     cdef Py_ssize_t i = 0, j, at_once
-    cdef Py_ssize_t[::1] offset = plan.weight_offsets(weights.step[1 - rows], weights.step[2], weights.step[3])
+    cdef Py_ssize_t[::1] offset = plan.order(weights.step[1 - rows], weights.step[2], weights.step[3])
     cdef Memory scratch = Memory(workers * job.scratch_bytes)
     cdef Memory packed = Memory(job.groups_at_once * job.weight_group * job.itemsize)
     place(&job, x, y)
     job.relu, job.scratch, job.weights = relu, scratch.data, packed.data
-    job.x_in_place = plan.one_to_one and is_in_place(&job, x)
+    job.x_in_place = plan.sight.one_to_one and is_in_place(&job, x)
     set_packing(&packing, &job, weights.step[rows], weights.shape[0] // groups * weights.step[0], offset)
     packing.packed = packed.data
     while i < groups:
@@ -429,9 +367,9 @@ cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu
             packing.weights = weights.data + (i * packing.group + j * packing.row) * job.itemsize
             packing.O, packing.panels, packing.not_finite = part.O, (part.O + job.width - 1) // job.width, False
             run(packing_chunk, &packing, at_once * packing.panels, workers)
-            if packing.not_finite and plan.padded:
+            if packing.not_finite and plan.sight.padded:
                 raise _NotFinite
-            run(product_chunk, &part, at_once * job.runs * part.chunks_of_o, workers)
+            run(product_chunk, &part, at_once * job.cut.runs * part.chunks_of_o, workers)
             j += job.filters_at_once
         i += at_once
     return 0
@@ -506,11 +444,8 @@ def _spread_plan(conv, kernels_id):
     """A 1x1 product over dy, with a row for each channel and tap."""
     h, v = conv.window
     rows = conv.C // conv.groups * h.kernel * v.kernel
-    cdef _Plan plan = _Plan(conv, rows, conv.F // conv.groups, (conv.N, h.output, v.output), (h.output, v.output),
-                            ((0, 0),), ((0, 0),), (1, 1))
-    plan.job.spread = True
-    set_memory(&plan.job, conv.groups)
-    return plan
+    return _Plan(conv, rows, conv.F // conv.groups, (conv.N, h.output, v.output), (h.output, v.output), ((0, 0),),
+                 ((0, 0),), (1, 1), True)
 
 
 def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
@@ -534,7 +469,7 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
 
     by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
     cdef View weights = View(by_tap)
-    cdef Py_ssize_t[::1] offset = plan.weight_offsets(C * taps, 0, 0)
+    cdef Py_ssize_t[::1] offset = plan.order(C * taps, 0, 0)
     set_packing(&packing, &job, 1, F * C * taps, offset)
     cdef Memory scratch = Memory(workers * job.scratch_bytes)
     cdef Memory packed = Memory(groups * job.weight_group * job.itemsize)
@@ -572,141 +507,6 @@ def _cells(h, v):
     return cells * [[h.dilation], [v.dilation]] - [[h.pad_before], [v.pad_before]]
 
 
-# ---------------------------------------------------------------------------------------------- weight gradient
-
-cdef struct Correlation:
-    const Kernels *kernels
-    Py_ssize_t itemsize
-    bint by_pixels, dy_in_place
-    Windows g
-    Places p
-    const char *x
-    const char *dy
-    char *sums  # of slice and group, K x F for planes and F x K for pixels
-    Py_ssize_t x_group, dy_group
-    Py_ssize_t F, K, Q
-    Py_ssize_t k_block, q_block, q_slice, k_row, q_row, f_row
-    Py_ssize_t chunks_of_k, groups
-    Py_ssize_t slices, first_slice  # of Q, that have sums of their own; the first of those that add to them now
-    char *scratch
-    Py_ssize_t scratch_bytes, gathered_bytes, packed_bytes
-
-
-cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
-    cdef Correlation *job = <Correlation *>context
-    cdef const Kernels *kernels = job.kernels
-    cdef Py_ssize_t k = i % job.chunks_of_k * job.k_block, group = i // job.chunks_of_k % job.groups
-    cdef Py_ssize_t slice = i // job.chunks_of_k // job.groups, item = job.itemsize
-    cdef Py_ssize_t depth = min(job.k_block, job.K - k), start = (job.first_slice + slice) * job.q_slice, q, outputs
-    cdef Py_ssize_t stop = min(job.Q, start + job.q_slice)
-    cdef const char *x = job.x + group * job.x_group * item
-    cdef const char *dy = job.dy + group * job.dy_group * item
-    cdef char *sums = job.sums + (slice * job.groups + group) * job.K * job.F * item
-    cdef char *gathered = job.scratch + thread * job.scratch_bytes
-    cdef char *packed = gathered + job.gathered_bytes
-    cdef Py_ssize_t *offset = <Py_ssize_t *>(packed + job.packed_bytes)
-    cdef Left a
-    cdef Right b
-    cdef Target c
-    a.place = a.offset = NULL
-    b.next = NULL
-    c.row_bias = c.column_bias = NULL
-    c.relu = False
-    q = start
-    while q < stop:
-        outputs = min(job.q_block, stop - q)
-        c.add = q > start or job.first_slice > 0
-        if not job.dy_in_place:
-            set_offsets(&job.p, q, outputs, offset)
-            kernels.pack(dy, job.p.channel, offset, job.F, outputs, packed, job.f_row, job.q_block * job.f_row)
-        if job.by_pixels:
-            kernels.gather_rows(&job.g, x, k, k + depth, q, outputs, gathered, job.k_row)
-            a.data = dy + q * job.p.cell * item if job.dy_in_place else packed
-            a.tile, a.row, a.step = kernels.MR, 1, job.p.cell if job.dy_in_place else job.f_row
-            b.data, b.panel, b.row = gathered, kernels.NR, job.k_row
-            c.data, c.row = sums + k * item, job.K
-            kernels.multiply(job.F, depth, outputs, a, b, c)
-        else:
-            kernels.gather_columns(&job.g, x, k, k + depth, q, outputs, gathered, kernels.NR, job.q_row)
-            a.data, a.tile, a.row, a.step = gathered, kernels.MR * job.q_row, job.q_row, 1
-            b.data, b.panel, b.row = packed, job.q_block * job.f_row, job.f_row
-            c.data, c.row = sums + k * job.F * item, job.F
-            kernels.multiply(depth, job.F, outputs, a, b, c)
-        q += job.q_block
-
-
-cdef void set_offsets(const Places *p, Py_ssize_t q, Py_ssize_t count, Py_ssize_t *offset) noexcept nogil:
-    """Where outputs q, q + 1, ... are."""
-    cdef Py_ssize_t j = q % p.columns, i = q // p.columns % p.rows, n = q // p.columns // p.rows, k
-    for k in range(count):
-        offset[k] = n * p.image + i * p.row + j * p.cell
-        j += 1
-        if j == p.columns:
-            j = 0
-            i += 1
-            if i == p.rows:
-                i = 0
-                n += 1
-
-
-cdef void set_weight_sizes(Correlation *job, conv):
-    """Cut the weight gradient into chunks and blocks, by its sizes only."""
-    cdef Py_ssize_t line, NR, blocks, slices
-    job.kernels, job.itemsize, job.groups = kernels_for(conv.dtype), conv.itemsize, conv.groups
-    job.by_pixels = is_by_pixels(conv)
-    h, v = conv.window
-    job.F, job.K = conv.F // job.groups, conv.C // job.groups * h.kernel * v.kernel
-    job.Q = conv.N * h.output * v.output
-    line, NR = 64 // job.itemsize, job.kernels.NR
-    blocks = (job.K + WEIGHT_K_BLOCK - 1) // WEIGHT_K_BLOCK
-    job.k_block = min(job.K, up((job.K + blocks - 1) // blocks, NR if job.by_pixels else job.kernels.MR))
-    job.chunks_of_k = (job.K + job.k_block - 1) // job.k_block
-    job.k_row = up(job.k_block, NR) | line
-    job.f_row = up(job.F, line) | line if job.by_pixels else min(up(job.F, line), NR)  # of all filters, or of a panel
-    job.q_block = max(1, min(8, 2 * CHUNK_BYTES // ((job.k_row + up(job.F, line)) * job.itemsize * NR))) * NR
-    job.q_row = up(job.q_block, line) | line
-    slices = FEW_CHUNKS // (job.chunks_of_k * job.groups) + 1
-    slices = min(slices, PACKED_BYTES // (job.groups * job.K * job.F * job.itemsize), job.Q // (2 * job.q_block))
-    job.q_slice = up((job.Q + max(1, slices) - 1) // max(1, slices), job.q_block)
-    job.slices = (job.Q + job.q_slice - 1) // job.q_slice if job.Q else 0
-    job.q_slice = min(job.q_slice, up(CHUNK_FLOPS // (2 * job.k_block * job.F), job.q_block))
-    job.gathered_bytes = up(max(job.q_block * job.k_row, job.k_block * job.q_row) * job.itemsize, 64)
-    job.packed_bytes = up(up(job.F, job.f_row) * job.q_block * job.itemsize, 64)
-    job.scratch_bytes = up(job.gathered_bytes + job.packed_bytes + job.q_block * sizeof(Py_ssize_t), 64)
-
-
-def weight_gradient(conv, x_nchw, dy_nchw, dw):
-    """Add to dw the gradient of the weights."""
-    cdef View x = View(x_nchw), dy = View(dy_nchw)
-    cdef Correlation job
-    h, v = conv.window
-    set_weight_sizes(&job, conv._replace(N=x_nchw.shape[0]))
-    cdef Py_ssize_t C = conv.C // job.groups
-    cells = _table(_cells(h, v), v.stride, v.size)
-    job.g = windows_on(x, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells, _neighbours(cells[1, :v.kernel]))
-    job.p = Places(dy.shape[2], dy.shape[3], dy.step[0], dy.step[1], dy.step[2], dy.step[3])
-    job.x, job.dy = x.data, dy.data
-    job.x_group, job.dy_group = C * x.step[1], job.F * dy.step[1]
-    job.dy_in_place = job.by_pixels and dy.step[1] == 1 and dy.is_regular()
-    cdef Memory sums = Memory(job.slices * job.groups * job.K * job.F * job.itemsize)
-    cdef int workers = thread_count()
-    cdef Memory scratch = Memory(workers * job.scratch_bytes)
-    job.sums, job.scratch = sums.data, scratch.data
-    job.first_slice = 0
-    while job.first_slice * job.q_slice < job.Q:
-        run(correlation_chunk, &job, job.slices * job.groups * job.chunks_of_k, workers)
-        job.first_slice += job.slices
-    slices = sums.numbers(conv.dtype).reshape(job.slices, -1)
-    total = slices[0]
-    for other in slices[1:]:
-        total += other
-    if job.by_pixels:
-        dw += total.reshape(conv.F, h.kernel, v.kernel, C).transpose(0, 3, 1, 2)
-    else:
-        by_group = total.reshape(job.groups, C, h.kernel, v.kernel, job.F).transpose(0, 4, 1, 2, 3)
-        dw.reshape(by_group.shape)[...] += by_group
-
-
 def gradients(conv, x, w, dy, dx, dw, db):
     """Set dx and add to dw and db (those that are not None) what dy contributes."""
     if dx is not None:
@@ -714,7 +514,7 @@ def gradients(conv, x, w, dy, dx, dw, db):
     sums = np.zeros(conv.F)
     padded = any(axis.pad_before or axis.pad_after for axis in conv.window)
     if db is not None or dw is not None and padded:
-        _naive.add_bias_gradient(dy, sums)
+        add_bias_gradient(dy, sums)
     if db is not None:
         db += sums
     if dw is not None and dy.shape[0]:
@@ -726,15 +526,12 @@ def gradients(conv, x, w, dy, dx, dw, db):
 
 def workspace_bytes(conv):
     """Bytes that the largest of the three passes takes beyond its inputs and results."""
-    cdef Correlation weights
     cdef _Plan plan
     h, v = conv.window
-    most, kernels = 0, kernels_id(conv)
+    kernels, most = kernels_id(conv), _correlation.workspace_bytes(conv)
     plans = [_phase_plan(conv, i, j, kernels) for i in range(min(h.stride, h.size)) for j in range(min(v.stride, v.size))]
     for plan in [_forward_plan(conv, kernels), *([_spread_plan(conv, kernels)] if _is_spread(conv) else plans)]:
         if plan is not None:
             packed = plan.job.groups_at_once * plan.job.weight_group * plan.job.itemsize
             most = max(most, packed + thread_count() * plan.job.scratch_bytes + plan.job.K * TABLE_BYTES)
-    set_weight_sizes(&weights, conv)
-    sums = weights.slices * conv.groups * weights.K * weights.F * conv.itemsize
-    return max(most, sums + thread_count() * weights.scratch_bytes)
+    return most

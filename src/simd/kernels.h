@@ -14,11 +14,13 @@ typedef struct {
     const ptrdiff_t *place, *offset;
 } Left;
 
-/* B (K x N): row k of panel j, NR numbers, is at data + j * panel + k * row; all NR can be read. */
+/* B (K x N): row k of panel j, NR numbers, is at data + j * panel + k * row; all NR can be read. Or, where there are
+   places, row k is at data + j * panel + place[k]. */
 typedef struct {
     const void *data;
     ptrdiff_t panel, row;
     const void *next; /* what comes after the last panel, to be fetched ahead; or NULL */
+    const ptrdiff_t *place;
 } Right;
 
 /* What happens to C (M x N, rows `row` apart) around the sum of products. */
@@ -43,6 +45,8 @@ typedef struct {
     const ptrdiff_t *first, *end; /* of tap t, the columns of outputs that see a cell of the image through it */
     ptrdiff_t neighbours; /* taps in a row whose cells lie side by side, or 1 */
 } Windows;
+
+enum { MOST_OUTPUTS = 384 }; /* of a run; a multiple of every tile's columns */
 
 /* A run of `count` outputs, in the order of all outputs, from (image, row, column) on. Of their rows, the columns
    `first` to first + columns - 1 are of interest: all of them, or else the run is part of one row. */
@@ -88,9 +92,16 @@ typedef struct {
     void (*pad_planes)(const Padded *g, const Run *run, const void *x, ptrdiff_t channels, void *planes,
                        ptrdiff_t channel_step);
     void (*pad_pixels)(const Padded *g, const Run *run, const void *x, ptrdiff_t channels, void *cells);
-    /* From planes, columns[c * (t1 - t0) + t][NR] for `count` of the outputs, from the q-th of the run on. */
+    /* From planes, columns[(c * (t1 - t0) + t) * row] for `count` of the outputs, from the q-th of the run on. */
     void (*columns)(const Padded *g, const Run *run, ptrdiff_t q, ptrdiff_t count, const void *planes,
-                    ptrdiff_t channel_step, ptrdiff_t channels, ptrdiff_t t0, ptrdiff_t t1, void *columns);
+                    ptrdiff_t channel_step, ptrdiff_t channels, ptrdiff_t t0, ptrdiff_t t1, void *columns,
+                    ptrdiff_t row);
+    /* Add a box of sums to numbers elsewhere: to[m * m_step + n * n_step + t * t_step] += the sum over s of
+       sums[s * slice + (t * M + m) * N + n]. */
+    void (*add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t M,
+                     ptrdiff_t N, ptrdiff_t taps, void *to, ptrdiff_t m_step, ptrdiff_t n_step, ptrdiff_t t_step);
+    /* sums[c] += the sum of C channels of y over places q0 to q0 + count - 1. */
+    void (*channel_sums)(const Places *p, const void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, double *sums);
     /* columns[k][q] for outputs q0 to q0 + count - 1, in panels of NR outputs; k = c * taps + t from k0 to k1 - 1. */
     void (*gather_columns)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0, ptrdiff_t count,
                            void *columns, ptrdiff_t panel, ptrdiff_t row);

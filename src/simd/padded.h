@@ -15,6 +15,23 @@ ALWAYS void NAME(zero)(T *to, ptrdiff_t count)
         to[i] = 0;
 }
 
+/* to[j][c] = from[c][j], in blocks of 4 x 4. */
+ALWAYS void NAME(transpose)(const T *restrict from, ptrdiff_t row, ptrdiff_t C, ptrdiff_t J, T *restrict to)
+{
+    ptrdiff_t c = 0;
+    for (; c + 4 <= C; c += 4) {
+        ptrdiff_t j = 0;
+        for (; j + 4 <= J; j += 4)
+            NAME(turn)(from + c * row + j, row, to + j * C + c, C);
+        for (; j < J; j++)
+            for (ptrdiff_t i = c; i < c + 4; i++)
+                to[j * C + i] = from[i * row + j];
+    }
+    for (; c < C; c++)
+        for (ptrdiff_t j = 0; j < J; j++)
+            to[j * C + c] = from[c * row + j];
+}
+
 /* One row of one phase in one channel (planes), or in all channels of each cell (pixels); `first` to `end` are inside. */
 ALWAYS void NAME(pad_row)(const int pixels, const T *restrict from, ptrdiff_t step, ptrdiff_t channel,
                           ptrdiff_t channels, ptrdiff_t first, ptrdiff_t end, ptrdiff_t width, T *restrict to)
@@ -26,6 +43,8 @@ ALWAYS void NAME(pad_row)(const int pixels, const T *restrict from, ptrdiff_t st
         NAME(copy_steps)(to, from, step, inside);
     else if (channel == 1 && step == channels)
         NAME(copy)(to, from, inside * channels);
+    else if (step == 1)
+        NAME(transpose)(from, channel, channels, inside, to);
     else
         for (ptrdiff_t j = 0; j < inside; j++)
             NAME(copy_steps)(to + j * channels, from + j * step, channel, channels);
@@ -75,18 +94,19 @@ static void NAME(pad_pixels)(const Padded *g, const Run *run, const void *x, ptr
     NAME(pad)(1, g, run, x, channels, cells, 0);
 }
 
-/* A panel of columns, one row of NR numbers for each tap of each channel.
+/* Columns of some outputs, one row of numbers for each tap of each channel.
 
      for c in channels
        for t in taps
-         for run of outputs in one row                              whole vectors; the next run, or the next row of the
-           for v in vectors of the run                              panel, overwrites what the last of them has too much
+         for part of the outputs that is in one row                 whole vectors; the next part, or the next row,
+           for v in vectors of the part                             overwrites what the last of them has too much
 
-   The runs are found once. Up to a vector is read past the planes, and written past the panel. */
+   The parts are found once. Up to a vector is read past the planes, and written past the columns. */
 static void NAME(columns)(const Padded *g, const Run *run, ptrdiff_t q, ptrdiff_t count, const void *planes,
-                          ptrdiff_t channel_step, ptrdiff_t channels, ptrdiff_t t0, ptrdiff_t t1, void *columns)
+                          ptrdiff_t channel_step, ptrdiff_t channels, ptrdiff_t t0, ptrdiff_t t1, void *columns,
+                          ptrdiff_t row)
 {
-    ptrdiff_t from[NR + NV], to[NR + NV];
+    ptrdiff_t from[2 * MOST_OUTPUTS], to[2 * MOST_OUTPUTS];
     int copies = 0;
     q += run->column - run->first;
     ptrdiff_t i = q / run->columns, j = q % run->columns;
@@ -99,7 +119,7 @@ static void NAME(columns)(const Padded *g, const Run *run, ptrdiff_t q, ptrdiff_
     }
     T *column = columns;
     for (ptrdiff_t c = 0; c < channels; c++)
-        for (ptrdiff_t t = t0; t < t1; t++, column += NR) {
+        for (ptrdiff_t t = t0; t < t1; t++, column += row) {
             const T *cells = (const T *)planes + c * channel_step + g->offset[t];
             for (int k = 0; k < copies; k++)
                 NAME(store)(column + to[k], NAME(load)(cells + from[k]));

@@ -13,13 +13,14 @@ enum { /* how the numbers of A are found, see Left */
      for k                                       a row of B, NV vectors, from the first cache
        for m in rows of the tile                 a number of A, spread
          for v in vectors of the row             acc[m][v] += a[m][k] * b[k][v]                                     */
-ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, ptrdiff_t K, const Left *left, ptrdiff_t m0,
-                       const T *b, ptrdiff_t b_row, const T *next, Target to, const T *column_bias)
+ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int placed, ptrdiff_t K, const Left *left,
+                       ptrdiff_t m0, const T *b, const Right *right, const T *next, Target to, const T *column_bias)
 {
     T *c = (T *)to.data + m0 * to.row;
     const T *row_bias = to.row_bias ? (const T *)to.row_bias + m0 : NULL;
     const T *a = (const T *)left->data + (a_is == NAME(PLACED) ? 0 : m0 / MR * left->tile + m0 % MR * left->row);
     const ptrdiff_t *offset = left->offset, row = left->row, step = left->step;
+    const ptrdiff_t *place = right->place, b_row = right->row;
     const T *rows[MR];
     Vector acc[MR][NV];
 #pragma GCC unroll 16
@@ -35,11 +36,12 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, ptrdiff_t K, 
     for (ptrdiff_t k = 0; k < K; k++) {
         const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : k;
         Vector numbers[NV];
-        if (a_is == NAME(PACKED))
+        const T *b_k = b + (placed ? place[k] : k * b_row);
+        if (a_is == NAME(PACKED) && !placed)
             PREFETCH(next + k * b_row);
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++)
-            numbers[v] = NAME(load)(b + k * b_row + v * LANES);
+            numbers[v] = NAME(load)(b_k + v * LANES);
 #pragma GCC unroll 16
         for (int m = 0; m < mr; m++) {
             Vector number = NAME(spread)(a_is == NAME(PACKED) ? a[at + m] : rows[m][at]);
@@ -58,52 +60,58 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, ptrdiff_t K, 
 }
 
 /* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
-ALWAYS void NAME(panel)(const int nv, const int a_is, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,
-                        ptrdiff_t b_row, const T *next, Target to, const T *column_bias)
+ALWAYS void NAME(panel)(const int nv, const int a_is, const int placed, ptrdiff_t M, ptrdiff_t K, const Left *left,
+                        const T *b, const Right *right, const T *next, Target to, const T *column_bias)
 {
     const ptrdiff_t line = 64 / sizeof(T);
     for (ptrdiff_t m = 0; m < M;) {
         const T *ahead = next + m / MR % (NR / line + 1) * line;
         ptrdiff_t rest = M - m;
         if (rest >= MR) {
-            NAME(tile)(MR, nv, a_is, K, left, m, b, b_row, ahead, to, column_bias);
+            NAME(tile)(MR, nv, a_is, placed, K, left, m, b, right, ahead, to, column_bias);
             m += MR;
         } else if (rest >= 4) {
-            NAME(tile)(4, nv, a_is, K, left, m, b, b_row, ahead, to, column_bias);
+            NAME(tile)(4, nv, a_is, placed, K, left, m, b, right, ahead, to, column_bias);
             m += 4;
         } else if (rest >= 2) {
-            NAME(tile)(2, nv, a_is, K, left, m, b, b_row, ahead, to, column_bias);
+            NAME(tile)(2, nv, a_is, placed, K, left, m, b, right, ahead, to, column_bias);
             m += 2;
         } else {
-            NAME(tile)(1, nv, a_is, K, left, m, b, b_row, ahead, to, column_bias);
+            NAME(tile)(1, nv, a_is, placed, K, left, m, b, right, ahead, to, column_bias);
             m += 1;
         }
     }
 }
 
-static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, ptrdiff_t b_row,
+static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, const Right *right,
                               const T *next, Target to, const T *column_bias)
 {
-#define PANEL(nv)                                                                                                     \
+#define PANEL(nv, a_is, placed) NAME(panel)(nv, a_is, placed, M, K, left, b, right, next, to, column_bias)
+#define PANELS(nv)                                                                                                    \
     if (left->place)                                                                                                  \
-        NAME(panel)(nv, NAME(PLACED), M, K, left, b, b_row, next, to, column_bias);                                         \
+        PANEL(nv, NAME(PLACED), 0);                                                                                   \
+    else if (left->row == 1 && right->place)                                                                          \
+        PANEL(nv, NAME(PACKED), 1);                                                                                   \
     else if (left->row == 1)                                                                                          \
-        NAME(panel)(nv, NAME(PACKED), M, K, left, b, b_row, next, to, column_bias);                                         \
+        PANEL(nv, NAME(PACKED), 0);                                                                                   \
+    else if (right->place)                                                                                            \
+        PANEL(nv, NAME(IN_ROWS), 1);                                                                                  \
     else                                                                                                              \
-        NAME(panel)(nv, NAME(IN_ROWS), M, K, left, b, b_row, next, to, column_bias);
+        PANEL(nv, NAME(IN_ROWS), 0);
     if (nv == NV) {
-        PANEL(NV)
+        PANELS(NV)
     } else if (nv == 2) {
-        PANEL(2)
+        PANELS(2)
     } else {
-        PANEL(1)
+        PANELS(1)
     }
+#undef PANELS
 #undef PANEL
 }
 
 /* A panel whose last vector is not full: by way of a buffer, a tile of rows at a time. */
 static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,
-                             ptrdiff_t b_row, Target to, const T *column_bias)
+                             const Right *right, Target to, const T *column_bias)
 {
     T buffer[MR * NR], bias[NR] = {0};
     if (column_bias)
@@ -120,7 +128,7 @@ static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, cons
         else
             part.data = (const T *)part.data + m / MR * part.tile;
         Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu};
-        NAME(whole_panel)(nv, rows, K, &part, b, b_row, b, buffered, column_bias ? bias : NULL);
+        NAME(whole_panel)(nv, rows, K, &part, b, right, b, buffered, column_bias ? bias : NULL);
         for (ptrdiff_t i = 0; i < rows; i++)
             memcpy(c + i * to.row, buffer + i * NR, n * sizeof(T));
     }
@@ -136,9 +144,9 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
         Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu};
         const T *next = N - n > NR ? b_panel + b.panel : b.next ? b.next : b_panel;
         if (rest == nv * LANES)
-            NAME(whole_panel)(nv, M, K, &a, b_panel, b.row, next, to, column_bias);
+            NAME(whole_panel)(nv, M, K, &a, b_panel, &b, next, to, column_bias);
         else
-            NAME(part_panel)(nv, rest, M, K, &a, b_panel, b.row, to, column_bias);
+            NAME(part_panel)(nv, rest, M, K, &a, b_panel, &b, to, column_bias);
     }
 }
 

@@ -72,6 +72,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "padded.h"
 
+#include "sums.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -83,6 +85,8 @@ static const Kernels NAMED_TABLE = {
     NAME(pad_planes),
     NAME(pad_pixels),
     NAME(columns),
+    NAME(add_sums),
+    NAME(channel_sums),
     NAME(gather_columns),
     NAME(gather_rows),
     NAME(add_columns),

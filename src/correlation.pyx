@@ -1,0 +1,308 @@
+"""The weight gradient of a convolution as a matrix product that reduces over the outputs, a run of them at a time.
+
+    dw[f, c, t] += sum over outputs q of dy[f, q] * x[c, the cell that q sees through tap t]
+
+The product kernel (simd/product.h) spreads numbers of A and multiplies them by vectors of B, with k running over outputs:
+
+    way        A, one number at a time                 B, vectors                         C, for
+    pixels     dy, filter by filter        (M = F)     x, channels side by side (N = C)   each tap, whose cells are found
+                                                                                          through a table of places
+    columns    columns of x, as in im2col  (M = K)     dy, filters side by side (N = F)   all taps at once
+
+Columns is for few channels, whose vectors would be nearly empty, and for 1x1 with fewer filters than channels, since what
+becomes B is turned if it is in NCHW. What can be taken in place is: rows of planes, or channels side by side.
+
+    for slice of the outputs, block of M and N            in parallel; each slice has sums of its own, added in order
+      for run of the slice                                A and B of a run, and sums of a 1x1, fit the second cache
+        for tap                                           the product, added to the sums
+
+Sums depend on the problem only. Where padding meets a dy that is not finite there would be NaN: see tiled.pyx.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
+from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, set_places
+from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target
+
+from cnnfast._windows import forward_taps
+
+cdef enum:
+    FEW_CHANNELS = 8  # fewer than this leave most of a vector empty
+    N_BLOCK = 96  # of a chunk: two panels of the widest tile; its cells, for a run, fit the second cache
+    N_BLOCK_1X1 = 192  # twice as many where a number of A is used for one tap only
+    SMALL_PLANE = 32  # outputs; an image of fewer is not worth a product of its own, and A is copied
+    M_BLOCK = 256  # rows of C of a chunk, whose numbers of A stay in the second cache from tap to tap
+    M_BLOCK_1X1 = 512  # and where there is but one tap
+    FEW_CHUNKS = 16  # fewer chunks than this are cut further, by slices of the outputs
+    SUMS_BYTES = 16777216  # of all slices
+    CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
+    SLACK = 128  # bytes that may be read or written past copies
+    MOST_ROWS = 4096  # of C by columns: the columns of a run take memory for each
+
+cdef struct Correlation:
+    const Kernels *kernels
+    Py_ssize_t itemsize
+    bint by_columns, x_in_place, x_side_by_side, dy_in_place, dy_side_by_side
+    Padded x_sight, dy_sight
+    Cut cut
+    const char *x
+    const char *dy
+    char *sums  # of slice, group, tap: M x N
+    Py_ssize_t x_group, dy_group, groups
+    Py_ssize_t C, M, N, taps  # taps that C has a matrix for: all, or one
+    Py_ssize_t m_block, n_block, blocks_of_m, blocks_of_n
+    Py_ssize_t slice_outputs, slices, first_slice  # slices that have sums; the first of those that add to them now
+    Py_ssize_t planes_step, columns_row
+    char *scratch
+    Py_ssize_t planes_bytes, columns_bytes, cells_bytes, scratch_bytes
+
+
+cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """A block of C, over one slice of the outputs."""
+    cdef Correlation *job = <Correlation *>context
+    cdef Py_ssize_t n0 = i % job.blocks_of_n * job.n_block, m0 = i // job.blocks_of_n % job.blocks_of_m * job.m_block
+    cdef Py_ssize_t group = i // job.blocks_of_n // job.blocks_of_m % job.groups
+    cdef Py_ssize_t slice = i // job.blocks_of_n // job.blocks_of_m // job.groups
+    cdef Py_ssize_t m = min(job.m_block, job.M - m0), n = min(job.n_block, job.N - n0)
+    cdef Py_ssize_t item = job.itemsize, plane = job.cut.rows * job.cut.columns
+    cdef Py_ssize_t q = (job.first_slice + slice) * job.slice_outputs
+    cdef Py_ssize_t end = min(q + job.slice_outputs, job.cut.N * plane)
+    cdef const char *x = job.x + group * job.x_group * item
+    cdef const char *dy = job.dy + group * job.dy_group * item
+    cdef char *scratch = job.scratch + thread * job.scratch_bytes
+    cdef Target to
+    to.data = job.sums + ((slice * job.groups + group) * job.taps * job.M * job.N + m0 * job.N + n0) * item
+    to.row, to.row_bias, to.column_bias, to.relu = job.N, NULL, NULL, False
+    to.add = job.first_slice > 0
+    cdef Run run
+    cdef bint by_image = (job.x_in_place if job.by_columns else job.dy_in_place) and plane >= SMALL_PLANE
+    while q < end:
+        run = run_from(&job.cut, q, min(end, (q // plane + 1) * plane) if by_image else end)
+        if job.by_columns:
+            columns_run(job, &run, x + m0 * job.x_sight.channel * item, dy + n0 * job.dy_sight.channel * item, m, n,
+                        scratch, to)
+        else:
+            pixels_run(job, &run, x + n0 * job.x_sight.channel * item, dy + m0 * job.dy_sight.channel * item, n, m,
+                       scratch, to)
+        to.add = True
+        q += run.count
+
+
+cdef void pixels_run(const Correlation *job, const Run *run, const char *x, const char *dy, Py_ssize_t channels,
+                     Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
+    """Each tap is a product of its own, over the same A and other rows of the same cells."""
+    cdef Py_ssize_t item = job.itemsize, t
+    cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.planes_bytes)
+    cdef char *cells = scratch + job.planes_bytes + job.columns_bytes
+    cdef Left a = rows_of(job, &job.dy_sight, run, dy, filters, job.dy_in_place, job.dy_side_by_side, scratch)
+    cdef Right b = Right(x + first_of(&job.cut, run) * job.x_sight.cell * item, job.kernels.NR, job.x_sight.cell, NULL, NULL)
+    if not job.x_side_by_side or channels % job.kernels.lanes:
+        job.kernels.pad_pixels(&job.x_sight, run, x, channels, cells)
+        set_places(&job.x_sight, run, channels, place)
+        b = Right(cells, job.kernels.NR, 0, NULL, place)
+    for t in range(job.taps):
+        if b.place != NULL:
+            b.data = cells + job.x_sight.offset[t] * channels * item
+        job.kernels.multiply(filters, channels, run.count, a, b, to)
+        to.data = <char *>to.data + job.M * job.N * item
+
+
+cdef void columns_run(const Correlation *job, const Run *run, const char *x, const char *dy, Py_ssize_t rows,
+                      Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
+    """One product; its rows are channels, or all channels and taps."""
+    cdef Py_ssize_t item = job.itemsize
+    cdef char *columns = scratch + job.planes_bytes
+    cdef char *cells = columns + job.columns_bytes
+    cdef Left a
+    cdef Right b
+    if job.x_sight.taps == 1:
+        a = rows_of(job, &job.x_sight, run, x, rows, job.x_in_place, job.x_side_by_side, scratch)
+    else:
+        job.kernels.pad_planes(&job.x_sight, run, x, job.C, scratch, job.planes_step)
+        job.kernels.columns(&job.x_sight, run, 0, run.count, scratch, job.planes_step, job.C, 0, job.x_sight.taps,
+                            columns, job.columns_row)
+        a = Left(columns, job.columns_row * job.kernels.MR, job.columns_row, 1, NULL, NULL)
+    if job.dy_side_by_side and filters % job.kernels.lanes == 0:
+        b = Right(dy + first_of(&job.cut, run) * job.dy_sight.cell * item, job.kernels.NR, job.dy_sight.cell, NULL, NULL)
+    else:
+        job.kernels.pad_pixels(&job.dy_sight, run, dy, filters, cells)
+        b = Right(cells + (run.column - run.first) * filters * item, job.kernels.NR, filters, NULL, NULL)
+    job.kernels.multiply(rows, filters, run.count, a, b, to)
+
+
+cdef Left rows_of(const Correlation *job, const Padded *g, const Run *run, const char *array, Py_ssize_t rows,
+                  bint in_place, bint side_by_side, char *planes) noexcept nogil:
+    """A row of numbers for each channel: where they are, or a copy of their planes."""
+    cdef Py_ssize_t MR = job.kernels.MR, item = job.itemsize
+    if side_by_side:
+        return Left(array + first_of(&job.cut, run) * g.cell * item, MR, 1, g.cell, NULL, NULL)
+    if in_place and is_in_one_image(&job.cut, run):
+        return Left(array + (run.image * g.image + run.row * g.row + run.column) * item, MR * g.channel, g.channel, 1,
+                    NULL, NULL)
+    job.kernels.pad_planes(g, run, array, rows, planes, job.planes_step)
+    return Left(planes + (run.column - run.first) * item, MR * job.planes_step, job.planes_step, 1, NULL, NULL)
+
+
+cdef struct Adding:
+    const Correlation *job
+    char *dw
+    Py_ssize_t m_step, n_step, t_step, group_step, slice
+
+
+cdef void adding_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """Add some rows of the sums of one group to dw."""
+    cdef Adding *adding = <Adding *>context
+    cdef const Correlation *job = adding.job
+    cdef Py_ssize_t pieces = (job.M + 15) // 16, group = i // pieces, m = i % pieces * 16, item = job.itemsize
+    job.kernels.add_sums(job.sums + group * job.taps * job.M * job.N * item, job.slices, adding.slice, m,
+                         min(m + 16, job.M), job.M, job.N, job.taps, adding.dw + group * adding.group_step * item,
+                         adding.m_step, adding.n_step, adding.t_step)
+
+
+cdef class _Plan:
+    """A weight gradient, but for the arrays."""
+
+    cdef Correlation job
+    cdef Sight x_sight, dy_sight  # which own the tables
+
+    def __cinit__(self, conv):
+        cdef Correlation *job = &self.job
+        h, v = conv.window
+        shape = conv.N, h.output, v.output
+        F = conv.F // conv.groups
+        job.kernels, job.itemsize, job.groups = kernels_for(conv.dtype), conv.itemsize, conv.groups
+        job.C = conv.C // conv.groups
+        taps = h.kernel * v.kernel
+        job.by_columns = (job.C < FEW_CHANNELS or taps == 1 and F < job.C) and taps * job.C <= MOST_ROWS
+        job.taps = 1 if job.by_columns else taps
+        job.M, job.N = (taps * job.C, F) if job.by_columns else (F, job.C)
+        job.n_block, job.m_block = (N_BLOCK_1X1, M_BLOCK_1X1) if taps == 1 else (N_BLOCK, M_BLOCK)
+        if job.by_columns and taps > 1:
+            job.m_block = job.M
+        blocks = (job.N + job.n_block - 1) // job.n_block
+        job.n_block = up((job.N + blocks - 1) // blocks, job.kernels.lanes)
+        job.blocks_of_n = (job.N + job.n_block - 1) // job.n_block
+        job.blocks_of_m = (job.M + job.m_block - 1) // job.m_block
+        cut_outputs(&job.cut, shape, MOST_OUTPUTS)
+        self.x_sight = Sight(shape, MOST_OUTPUTS, (h.size, v.size), forward_taps(h), forward_taps(v), (h.stride, v.stride))
+        self.dy_sight = Sight(shape, MOST_OUTPUTS, (h.output, v.output), ((0, 0),), ((0, 0),), (1, 1))
+        self.set_slices()
+        self.set_memory()
+
+    cdef set_slices(self):
+        """Cut the outputs into slices with sums of their own, and the sums into rounds that do not take long."""
+        cdef Correlation *job = &self.job
+        cdef Py_ssize_t Q = job.cut.N * job.cut.rows * job.cut.columns, outputs = job.cut.outputs, slices
+        slices = FEW_CHUNKS // (job.blocks_of_m * job.blocks_of_n * job.groups) + 1
+        slices = min(slices, SUMS_BYTES // (job.groups * job.taps * job.M * job.N * job.itemsize), Q // (2 * outputs))
+        job.slice_outputs = up((Q + max(1, slices) - 1) // max(1, slices), outputs)
+        job.slices = (Q + job.slice_outputs - 1) // job.slice_outputs
+        job.slice_outputs = min(job.slice_outputs,
+                                up(CHUNK_FLOPS // (2 * job.m_block * job.n_block * job.taps), outputs))
+
+    cdef set_memory(self):
+        """Count the memory that a thread needs."""
+        cdef Correlation *job = &self.job
+        cdef const Padded *x = &self.x_sight.g
+        cdef const Padded *dy = &self.dy_sight.g
+        cdef Py_ssize_t line = 64 // job.itemsize, item = job.itemsize
+        cdef const Padded *a = x if job.by_columns else dy
+        cdef const Padded *b = dy if job.by_columns else x
+        job.planes_step = up(a.phases * a.plane, line) | line
+        job.columns_row = up(job.cut.outputs, line) | line
+        job.planes_bytes = up(job.planes_step * (job.C if job.by_columns and x.taps > 1 else min(job.m_block, job.M)) * item + SLACK, 64)
+        job.columns_bytes = up(job.cut.outputs * sizeof(Py_ssize_t), 64)
+        if job.by_columns and x.taps > 1:
+            job.columns_bytes = up(job.columns_row * job.M * item + SLACK, 64)
+        job.cells_bytes = up(b.phases * b.plane * job.n_block * item + SLACK, 64)
+        job.scratch_bytes = job.planes_bytes + job.columns_bytes + job.cells_bytes
+
+
+@lru_cache(maxsize=512)
+def _plan(conv, kernels_id):
+    return _Plan(conv)
+
+
+cdef _Plan plan_of(conv):
+    return _plan(conv, <size_t>kernels_for(conv.dtype))
+
+
+def weight_gradient(conv, x_nchw, dy_nchw, dw_fckk):
+    """Add to dw the gradient of the weights."""
+    if x_nchw.shape[0] != conv.N:
+        conv = conv._replace(N=x_nchw.shape[0])
+    cdef _Plan plan = plan_of(conv)
+    cdef View x = View(x_nchw), dy = View(dy_nchw), dw = View(dw_fckk)
+    cdef Correlation job = plan.job
+    cdef Py_ssize_t F = conv.F // job.groups, whole = job.groups * job.taps * job.M * job.N
+    cdef int workers = thread_count()
+    job.x_sight, job.dy_sight = plan.x_sight.on(x), plan.dy_sight.on(dy)
+    job.x, job.x_group = x.data, job.C * x.step[1]
+    job.dy, job.dy_group = dy.data, F * dy.step[1]
+    job.x_in_place, job.dy_in_place = plan.x_sight.one_to_one and has_plain_planes(x), has_plain_planes(dy)
+    job.x_side_by_side = plan.x_sight.one_to_one and has_plain_pixels(x)
+    job.dy_side_by_side = has_plain_pixels(dy)
+    cdef Memory sums = Memory(job.slices * whole * job.itemsize)
+    cdef Memory scratch = Memory(workers * job.scratch_bytes)
+    job.sums, job.scratch = sums.data, scratch.data
+    job.first_slice = 0
+    while job.first_slice * job.slice_outputs < job.cut.N * job.cut.rows * job.cut.columns:
+        run(correlation_chunk, &job, job.slices * job.groups * job.blocks_of_m * job.blocks_of_n, workers)
+        job.first_slice += job.slices
+    cdef Adding adding = Adding(&job, dw.data, dw.step[0], dw.step[1], dw.step[3], F * dw.step[0], whole)
+    if job.by_columns:
+        adding.m_step, adding.n_step, adding.t_step = dw.step[3], dw.step[0], 0
+    run(adding_chunk, &adding, (job.M + 15) // 16 * job.groups, workers)
+
+
+cdef bint has_plain_planes(View x):
+    """Whether the numbers of a channel follow each other."""
+    return x.step[3] == 1 and (x.shape[2] == 1 or x.step[2] == x.shape[3])
+
+
+cdef bint has_plain_pixels(View x):
+    """Whether the channels of a cell follow each other, and the cells of all images with one step."""
+    return x.step[1] == 1 and x.is_regular()
+
+
+# -------------------------------------------------------------------------------------------------- bias gradient
+
+cdef struct Totals:
+    const Kernels *kernels
+    Places p
+    const char *dy
+    double *sums  # of piece and filter
+    Py_ssize_t F, Q, outputs
+
+
+cdef void totals_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    cdef Totals *job = <Totals *>context
+    job.kernels.channel_sums(&job.p, job.dy, i * job.outputs, min(job.outputs, job.Q - i * job.outputs), job.F,
+                             job.sums + i * job.F)
+
+
+def add_bias_gradient(dy_nchw, db):
+    """Add to db, in float64, the sums of each filter of dy; not finite if dy is not."""
+    if 0 in dy_nchw.shape:
+        return
+    cdef View dy = View(dy_nchw)
+    cdef Totals job
+    job.kernels, job.dy, job.F = kernels_for(dy_nchw.dtype.name), dy.data, dy.shape[1]
+    job.p = Places(dy.shape[2], dy.shape[3], dy.step[0], dy.step[1], dy.step[2], dy.step[3])
+    job.Q = dy.shape[0] * dy.shape[2] * dy.shape[3]
+    job.outputs = max((job.Q + FEW_CHUNKS - 1) // FEW_CHUNKS, MOST_OUTPUTS)
+    pieces = (job.Q + job.outputs - 1) // job.outputs
+    cdef double[:, ::1] sums = np.zeros((pieces, job.F))
+    job.sums = &sums[0, 0]
+    run(totals_chunk, &job, pieces, thread_count())
+    db += np.add.reduce(sums, axis=0)
+
+
+def workspace_bytes(conv):
+    """Bytes of sums and scratch."""
+    cdef _Plan plan = plan_of(conv)
+    return (plan.job.slices * plan.job.groups * plan.job.taps * plan.job.M * plan.job.N * plan.job.itemsize
+            + thread_count() * plan.job.scratch_bytes)
