@@ -28,15 +28,14 @@ OVERLAP_WORK = 10_000  # steps np.shares_memory may take before two arrays count
 def float_array(name: str, value: npt.ArrayLike, ndim: int) -> FloatArray:
     """``value`` as a float array of ``ndim`` dimensions, none of them empty but the first."""
     array = readable(name, value)
-    dtype = array.dtype
-    if dtype not in DTYPES:
+    if array.dtype not in DTYPES:
         raise TypeError(
-            f"{name} has dtype {dtype}; cnnfast computes in float32 and float64:"
+            f"{name} has dtype {array.dtype}; cnnfast computes in float32 and float64:"
             f" pass {name}.astype(np.float32)"
         )
     if array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
-    if 0 in array.shape[1:]:
+    if array.size == 0 and 0 in array.shape[1:]:
         raise ValueError(
             f"{name} must not be empty in any dimension but the first, got {array.shape}"
         )
@@ -49,28 +48,28 @@ def readable(name: str, value: npt.ArrayLike) -> np.ndarray:
     It is a new object even where it is no copy: what the caller does to the shape of theirs later
     does not reach ours.
     """
-    check_unmasked(name, value)
-    if isinstance(value, np.ndarray):
-        array = np.asarray(value).view()
-    elif value is None or isinstance(value, (str, bytes, dict)):
-        raise TypeError(f"{name} must be an array, got {shown(value)}")
-    else:
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name} cannot be read as an array: {error}") from error
+    array = value if type(value) is np.ndarray else _as_ndarray(name, value)
     if array.flags.aligned and array.dtype.isnative:
-        return array
+        return array.view()
     return array.astype(array.dtype.newbyteorder("="))
 
 
-def same_dtype(first: str, dtype: FloatDtype, **others: FloatArray | None) -> None:
-    """TypeError unless all arrays have the dtype of the first."""
-    for name, array in others.items():
-        if array is not None and array.dtype != dtype:
-            raise TypeError(
-                f"{first} is {dtype} and {name} is {array.dtype}: pass {name}.astype(np.{dtype})"
-            )
+def _as_ndarray(name: str, value: npt.ArrayLike) -> np.ndarray:
+    check_unmasked(name, value)
+    if value is None or isinstance(value, (str, bytes, dict)):
+        raise TypeError(f"{name} must be an array, got {shown(value)}")
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be read as an array: {error}") from error
+
+
+def same_dtype(first: str, dtype: FloatDtype, name: str, array: FloatArray) -> None:
+    """TypeError unless the array has the dtype of the first."""
+    if array.dtype != dtype:
+        raise TypeError(
+            f"{first} is {dtype} and {name} is {array.dtype}: pass {name}.astype(np.{dtype})"
+        )
 
 
 def parameter(
@@ -80,7 +79,7 @@ def parameter(
     array = readable(name, value)
     check_shape(name, array, shape)
     array = float_array(name, array, len(shape))
-    same_dtype("x", like.dtype, **{name: array})
+    same_dtype("x", like.dtype, name, array)
     return array
 
 
@@ -89,7 +88,7 @@ def gradient(value: npt.ArrayLike, shape: tuple[int, ...], dtype: FloatDtype) ->
     dy = readable("dy", value)
     check_shape("dy", dy, shape)
     dy = float_array("dy", dy, len(shape))
-    same_dtype("the forward pass", dtype, dy=dy)
+    same_dtype("the forward pass", dtype, "dy", dy)
     return dy
 
 
@@ -100,11 +99,9 @@ def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def result(
-    out: FloatArray | None, shape: tuple[int, ...], dtype: FloatDtype, **inputs: FloatArray | None
+    out: FloatArray, shape: tuple[int, ...], dtype: FloatDtype, **inputs: FloatArray | None
 ) -> FloatArray:
-    """A new array, or ``out`` once it is known to be fit for the result."""
-    if out is None:
-        return np.empty(shape, dtype)
+    """``out`` as an ndarray, once it is known to be fit for the result."""
     y = writable("out", out, shape, dtype)
     check_apart("out", y, **inputs)
     return y
@@ -137,7 +134,8 @@ def check_apart(name: str, array: FloatArray, **others: FloatArray | None) -> No
 
 def check_unmasked(name: str, value: object) -> None:
     """TypeError for a masked array, whose mask the kernels would not see."""
-    if isinstance(value, np.ma.MaskedArray):
+    # NumPy loads np.ma when it is first named, which takes longer than many calls.
+    if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill it first, for example {name}.filled(0)")
 
 
@@ -166,7 +164,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """TypeError unless ``value`` is a string, ValueError unless it is one of the choices."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {choices}, got {shown(value)}")
