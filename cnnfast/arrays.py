@@ -27,12 +27,7 @@ OVERLAP_WORK = 10_000  # steps np.shares_memory may take before two arrays count
 
 def float_array(name: str, value: npt.ArrayLike, ndim: int) -> FloatArray:
     """``value`` as a float array of ``ndim`` dimensions, none of them empty but the first."""
-    array = readable(name, value)
-    if array.dtype not in DTYPES:
-        raise TypeError(
-            f"{name} has dtype {array.dtype}; cnnfast computes in float32 and float64:"
-            f" pass {name}.astype(np.float32)"
-        )
+    array = floats(name, value)
     if array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
     if array.size == 0 and 0 in array.shape[1:]:
@@ -42,54 +37,59 @@ def float_array(name: str, value: npt.ArrayLike, ndim: int) -> FloatArray:
     return array
 
 
-def readable(name: str, value: npt.ArrayLike) -> np.ndarray:
-    """``value`` as an ndarray of native byte order and alignment.
-
-    It is a new object even where it is no copy: what the caller does to the shape of theirs later
-    does not reach ours.
-    """
-    array = value if type(value) is np.ndarray else _as_ndarray(name, value)
-    if array.flags.aligned and array.dtype.isnative:
-        return array.view()
-    return array.astype(array.dtype.newbyteorder("="))
-
-
-def _as_ndarray(name: str, value: npt.ArrayLike) -> np.ndarray:
-    check_unmasked(name, value)
-    if value is None or isinstance(value, (str, bytes, dict)):
-        raise TypeError(f"{name} must be an array, got {shown(value)}")
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} cannot be read as an array: {error}") from error
-
-
-def same_dtype(first: str, dtype: FloatDtype, name: str, array: FloatArray) -> None:
-    """TypeError unless the array has the dtype of the first."""
-    if array.dtype != dtype:
-        raise TypeError(
-            f"{first} is {dtype} and {name} is {array.dtype}: pass {name}.astype(np.{dtype})"
-        )
-
-
 def parameter(
     name: str, value: npt.ArrayLike, shape: tuple[int, ...], like: FloatArray
 ) -> FloatArray:
     """A bias, scale or statistic: a float array of exactly this shape and the dtype of x."""
-    array = readable(name, value)
+    array = floats(name, value)
     check_shape(name, array, shape)
-    array = float_array(name, array, len(shape))
-    same_dtype("x", like.dtype, name, array)
+    check_dtype("x", like.dtype, name, array)
     return array
 
 
 def gradient(value: npt.ArrayLike, shape: tuple[int, ...], dtype: FloatDtype) -> FloatArray:
     """``dy`` for a result of this shape and dtype."""
-    dy = readable("dy", value)
+    dy = floats("dy", value)
     check_shape("dy", dy, shape)
-    dy = float_array("dy", dy, len(shape))
-    same_dtype("the forward pass", dtype, "dy", dy)
+    check_dtype("the forward pass", dtype, "dy", dy)
     return dy
+
+
+def floats(name: str, value: npt.ArrayLike) -> FloatArray:
+    """``value`` as an ndarray of float32 or float64, of native byte order and alignment.
+
+    It is a new object even where it is no copy: what the caller does to the shape of theirs later
+    does not reach ours.
+    """
+    array = value.view() if type(value) is np.ndarray else _as_ndarray(name, value)
+    if array.dtype in DTYPES and array.flags.aligned:
+        return array
+    dtype = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
+    if dtype not in DTYPES:
+        raise TypeError(
+            f"{name} has dtype {dtype}; cnnfast computes in float32 and float64:"
+            f" pass {name}.astype(np.float32)"
+        )
+    return array.astype(dtype)
+
+
+def _as_ndarray(name: str, value: npt.ArrayLike) -> np.ndarray:
+    """What NumPy makes of a list, of a subclass, or of whatever else may be an array."""
+    check_unmasked(name, value)
+    if value is None or isinstance(value, (str, bytes, dict)):
+        raise TypeError(f"{name} must be an array, got {shown(value)}")
+    try:
+        return np.asarray(value).view()
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be read as an array: {error}") from error
+
+
+def check_dtype(first: str, dtype: FloatDtype, name: str, array: FloatArray) -> None:
+    """TypeError unless the array has the dtype of the first."""
+    if array.dtype != dtype:
+        raise TypeError(
+            f"{first} is {dtype} and {name} is {array.dtype}: pass {name}.astype(np.{dtype})"
+        )
 
 
 def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -21,13 +21,13 @@ from .arrays import (
     check_cache,
     check_cached,
     check_choice,
+    check_dtype,
     check_needs,
     float_array,
     gradient,
     nchw,
     parameter,
     result,
-    same_dtype,
 )
 from .geometry import Convolution, IntPair, Padding
 
@@ -398,8 +398,7 @@ def operands(
     w = float_array("w", w, ndim)
     if len(w) == 0:
         raise ValueError(f"w must not be empty, got shape {w.shape}")
-    if w.dtype != x.dtype:
-        same_dtype("x", x.dtype, "w", w)
+    check_dtype("x", x.dtype, "w", w)
     return x, w, activation is not None
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from . import geometry
 from .algorithms import Algorithm, planned
-from .arrays import FloatArray, check_cache, check_shape, parameter, readable, result
+from .arrays import FloatArray, check_cache, check_shape, floats, parameter, result
 from .conv import MASKED_BYTES, Conv2dCache, compute, conv2d_backward, operands
 from .geometry import Convolution
 
@@ -96,11 +96,13 @@ def linear_forward(
         References to x, w, b (and y, with an activation).
     """
     x, w, relu = operands(x, w, 2, activation)
-    y = np.empty((len(x), len(w)), x.dtype)
-    rows_as = _images if relu and y.nbytes > MASKED_BYTES else _pixels
-    images, taps, results = rows_as(x), _taps(w), rows_as(y)
+    y_bytes = len(x) * len(w) * x.itemsize
+    rows_as = _images if relu and y_bytes > MASKED_BYTES else _pixels
+    images, taps = rows_as(x), _taps(w)
     conv, chosen = _planned(images, w)
     b = None if b is None else parameter("b", b, (conv.F,), x)
+    y = np.empty((len(x), len(w)), x.dtype)
+    results = rows_as(y)
     compute(chosen.forward, conv, conv.F, images, taps, b, relu, results)
     cache = Conv2dCache(images, taps, b, results if relu else None, conv, chosen)
     return y, LinearCache(x, w, cache)
@@ -126,7 +128,7 @@ def linear_backward(
         In the shapes of x, w and b; None for what is not needed, and for db where there was no b.
     """
     check_cache(cache, LinearCache, "linear_forward")
-    dy = readable("dy", dy)
+    dy = floats("dy", dy)
     check_shape("dy", dy, (len(cache.x), len(cache.w)))
     images = dy.reshape(cache.conv.conv.output_shape)
     dx, dw, db = conv2d_backward(images, cache.conv, needs=needs)
