@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Generic, SupportsIndex, TypeAlias, TypeVar
+from typing import Any, Generic, SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ Gradients: TypeAlias = Callable[
     None,
 ]
 
-MOST_KEPT = 1024  # problems of a kind, a kilobyte or two each: more than a network has layers
+MOST_KEPT = 1024  # problems of a kind, a kilobyte each: more than a network has layers
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def planned(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     dtype: FloatDtype,
-    options: tuple[object, ...],
+    options: tuple[Any, ...],
     algorithm: str,
 ) -> tuple[Convolution, Algorithm, tuple[int, ...]]:
     """Return the convolution that a call asks for, the algorithm for it, and the shape of y.
@@ -213,7 +213,7 @@ def planned(
 def planned_pool(
     x_shape: tuple[int, ...],
     dtype: FloatDtype,
-    options: tuple[object, ...],
+    options: tuple[Any, ...],
     ceil_mode: bool,
     layout: str,
     algorithm: str,
@@ -227,7 +227,7 @@ def planned_pool(
     return plan(x_shape, dtype, options, ceil_mode, layout, algorithm)
 
 
-def _are_plain(values: tuple[object, ...], depth: int = 2) -> bool:
+def _are_plain(values: tuple[Any, ...], depth: int = 2) -> bool:
     """Whether these are ints, words, None, and tuples of them: then equal ones mean the same.
 
     Among kept plans, True or 1.0 would be taken for 1, and a list may have changed.
@@ -247,7 +247,7 @@ def _plan(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     dtype: FloatDtype,
-    options: tuple[object, ...],
+    options: tuple[Any, ...],
     algorithm: str,
 ) -> tuple[Convolution, Algorithm, tuple[int, ...]]:
     check_choice("layout", options[-1], LAYOUTS)
@@ -260,14 +260,14 @@ def _plan(
 def _pool_plan(
     x_shape: tuple[int, ...],
     dtype: FloatDtype,
-    options: tuple[object, ...],
+    options: tuple[Any, ...],
     ceil_mode: bool,
     layout: str,
     algorithm: str,
 ) -> tuple[Window, tuple[int, ...]]:
     check_choice("layout", layout, LAYOUTS)
     N, C, height, width = geometry.in_nchw(layout, x_shape)
-    window = geometry.pool((height, width), *options, ceil_mode)
+    window = geometry.pool((height, width), *options, ceil_mode=ceil_mode)
     _first_able(POOL_ALGORITHMS, window, algorithm)
     y_shape = geometry.shape_in(layout, N, C, *window.output)
     geometry.check_bytes("the output", y_shape, dtype.itemsize)
@@ -282,7 +282,7 @@ def _float_dtype(value: npt.DTypeLike) -> FloatDtype:
         dtype = np.dtype("V")
     if dtype not in DTYPES:
         raise TypeError(f"dtype must be float32 or float64, got {shown(value)}")
-    return dtype
+    return DTYPES[DTYPES.index(dtype)]
 
 
 def _first_able(algorithms: Sequence[Candidate[Problem]], problem: Problem, asked: str) -> int:
