@@ -1,8 +1,9 @@
 """The ordered list of algorithms, fastest first, and the choice among them.
 
 A choice is a pure function of the problem: the first algorithm of the list that can do it, or the
-one asked for, which never falls back silently. Each algorithm is one compiled module with three
-functions around one convolution ``y = x * w``, on views in the order N, C, H, W:
+one asked for, which never falls back silently. With the geometry that it is made for, it is kept
+for the next call with equal arguments. Each algorithm is one compiled module with three functions
+around one convolution ``y = x * w``, on views in the order N, C, H, W:
 
 - ``forward(conv, x, w, b, relu, y)`` computes ``y = relu(x * w + b)``;
 - ``input_gradient(conv, dy, w, b, relu, dx)`` computes ``dx = relu(what dy scatters through w +
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, SupportsIndex, TypeAlias, TypeVar
+from functools import lru_cache
+from typing import Any, Generic, SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _im2col, _naive, _tiled, geometry
-from .arrays import DTYPES, LAYOUTS, FloatArray, check_choice
+from .arrays import DTYPES, LAYOUTS, FloatArray, FloatDtype, check_choice
 from .geometry import Convolution, IntPair, Padding, Window, shown
 
 Problem = TypeVar("Problem", Convolution, Window)
@@ -41,6 +43,8 @@ Gradients: TypeAlias = Callable[
     ],
     None,
 ]
+
+MOST_KEPT = 1024  # problems of a kind, a kilobyte each: more than a network has layers
 
 
 @dataclass(frozen=True)
@@ -170,18 +174,14 @@ def plan_conv2d(
     >>> plan.workspace_bytes <= 64 * 2**20
     True
     """
-    check_choice("layout", layout, LAYOUTS)
-    conv = geometry.convolution(
+    conv, chosen, _ = planned(
+        geometry.convolution,
         geometry.array_shape("x_shape", x_shape, 4, 0),
         geometry.array_shape("w_shape", w_shape, 4, 1),
-        _dtype_name(dtype),
-        stride,
-        padding,
-        dilation,
-        groups,
-        layout,
+        _float_dtype(dtype),
+        (stride, padding, dilation, groups, layout),
+        algorithm,
     )
-    chosen = select(conv, algorithm)
     return Plan(
         chosen.name,
         _refusals(conv, chosen, algorithm),
@@ -191,25 +191,98 @@ def plan_conv2d(
     )
 
 
-def select(conv: Convolution, algorithm: str) -> Algorithm:
-    """Return the algorithm asked for, or with "auto" the first that can do the problem."""
-    return ALGORITHMS[_first_able(ALGORITHMS, conv, algorithm)]
+def planned(
+    kind: Callable[..., Convolution],
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    dtype: FloatDtype,
+    options: tuple[Any, ...],
+    algorithm: str,
+) -> tuple[Convolution, Algorithm, tuple[int, ...]]:
+    """Return the convolution that a call asks for, the algorithm for it, and the shape of y.
+
+    ``kind`` is `geometry.convolution` or `geometry.transposed_convolution`, and ``options`` what it
+    takes after shapes and dtype: the layout last. The algorithm is the one asked for, or with
+    "auto" the first that can do the problem.
+    """
+    plain = type(algorithm) is str and _are_plain(options)
+    plan = _plan if plain else _plan.__wrapped__  # without looking for a kept one
+    return plan(kind, x_shape, w_shape, dtype, options, algorithm)
 
 
-def check_pool_algorithm(window: Window, algorithm: str) -> None:
-    """ValueError or TypeError unless the algorithm is "auto" or can do this pool."""
+def planned_pool(
+    x_shape: tuple[int, ...],
+    dtype: FloatDtype,
+    options: tuple[Any, ...],
+    ceil_mode: bool,
+    layout: str,
+    algorithm: str,
+) -> tuple[Window, tuple[int, ...]]:
+    """Return the window that a pooling call asks for, and the shape of y.
+
+    ``options`` are the kernel_size, stride, padding and dilation of `geometry.pool`.
+    """
+    plain = type(ceil_mode) is bool and type(layout) is str and type(algorithm) is str
+    plan = _pool_plan if plain and _are_plain(options) else _pool_plan.__wrapped__
+    return plan(x_shape, dtype, options, ceil_mode, layout, algorithm)
+
+
+def _are_plain(values: tuple[Any, ...], depth: int = 2) -> bool:
+    """Whether these are ints, words, None, and tuples of them: then equal ones mean the same.
+
+    Among kept plans, True or 1.0 would be taken for 1, and a list may have changed.
+    """
+    for value in values:
+        kind = type(value)
+        if kind is int or kind is str or value is None:
+            continue
+        if kind is not tuple or depth == 0 or not _are_plain(value, depth - 1):
+            return False
+    return True
+
+
+@lru_cache(MOST_KEPT)
+def _plan(
+    kind: Callable[..., Convolution],
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    dtype: FloatDtype,
+    options: tuple[Any, ...],
+    algorithm: str,
+) -> tuple[Convolution, Algorithm, tuple[int, ...]]:
+    check_choice("layout", options[-1], LAYOUTS)
+    conv = kind(x_shape, w_shape, dtype.name, *options)
+    chosen = ALGORITHMS[_first_able(ALGORITHMS, conv, algorithm)]
+    return conv, chosen, conv.output_shape if kind is geometry.convolution else conv.image_shape
+
+
+@lru_cache(MOST_KEPT)
+def _pool_plan(
+    x_shape: tuple[int, ...],
+    dtype: FloatDtype,
+    options: tuple[Any, ...],
+    ceil_mode: bool,
+    layout: str,
+    algorithm: str,
+) -> tuple[Window, tuple[int, ...]]:
+    check_choice("layout", layout, LAYOUTS)
+    N, C, height, width = geometry.in_nchw(layout, x_shape)
+    window = geometry.pool((height, width), *options, ceil_mode=ceil_mode)
     _first_able(POOL_ALGORITHMS, window, algorithm)
+    y_shape = geometry.shape_in(layout, N, C, *window.output)
+    geometry.check_bytes("the output", y_shape, dtype.itemsize)
+    return window, y_shape
 
 
-def _dtype_name(value: npt.DTypeLike) -> str:
-    """Name of float32 or float64, however it is written."""
+def _float_dtype(value: npt.DTypeLike) -> FloatDtype:
+    """Return float32 or float64, however it is written."""
     try:
         dtype = np.dtype("V" if value is None else value)  # None would be float64
     except Exception:  # several, depending on what is wrong
         dtype = np.dtype("V")
     if dtype not in DTYPES:
         raise TypeError(f"dtype must be float32 or float64, got {shown(value)}")
-    return dtype.name
+    return DTYPES[DTYPES.index(dtype)]
 
 
 def _first_able(algorithms: Sequence[Candidate[Problem]], problem: Problem, asked: str) -> int:

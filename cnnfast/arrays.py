@@ -27,70 +27,69 @@ OVERLAP_WORK = 10_000  # steps np.shares_memory may take before two arrays count
 
 def float_array(name: str, value: npt.ArrayLike, ndim: int) -> FloatArray:
     """``value`` as a float array of ``ndim`` dimensions, none of them empty but the first."""
-    array = readable(name, value)
-    dtype = array.dtype
-    if dtype not in DTYPES:
-        raise TypeError(
-            f"{name} has dtype {dtype}; cnnfast computes in float32 and float64:"
-            f" pass {name}.astype(np.float32)"
-        )
+    array = floats(name, value)
     if array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
-    if 0 in array.shape[1:]:
+    if array.size == 0 and 0 in array.shape[1:]:
         raise ValueError(
             f"{name} must not be empty in any dimension but the first, got {array.shape}"
         )
     return array
 
 
-def readable(name: str, value: npt.ArrayLike) -> np.ndarray:
-    """``value`` as an ndarray of native byte order and alignment.
-
-    It is a new object even where it is no copy: what the caller does to the shape of theirs later
-    does not reach ours.
-    """
-    check_unmasked(name, value)
-    if isinstance(value, np.ndarray):
-        array = np.asarray(value).view()
-    elif value is None or isinstance(value, (str, bytes, dict)):
-        raise TypeError(f"{name} must be an array, got {shown(value)}")
-    else:
-        try:
-            array = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name} cannot be read as an array: {error}") from error
-    if array.flags.aligned and array.dtype.isnative:
-        return array
-    return array.astype(array.dtype.newbyteorder("="))
-
-
-def same_dtype(first: str, dtype: FloatDtype, **others: FloatArray | None) -> None:
-    """TypeError unless all arrays have the dtype of the first."""
-    for name, array in others.items():
-        if array is not None and array.dtype != dtype:
-            raise TypeError(
-                f"{first} is {dtype} and {name} is {array.dtype}: pass {name}.astype(np.{dtype})"
-            )
-
-
 def parameter(
     name: str, value: npt.ArrayLike, shape: tuple[int, ...], like: FloatArray
 ) -> FloatArray:
     """A bias, scale or statistic: a float array of exactly this shape and the dtype of x."""
-    array = readable(name, value)
+    array = floats(name, value)
     check_shape(name, array, shape)
-    array = float_array(name, array, len(shape))
-    same_dtype("x", like.dtype, **{name: array})
+    check_dtype("x", like.dtype, name, array)
     return array
 
 
 def gradient(value: npt.ArrayLike, shape: tuple[int, ...], dtype: FloatDtype) -> FloatArray:
     """``dy`` for a result of this shape and dtype."""
-    dy = readable("dy", value)
+    dy = floats("dy", value)
     check_shape("dy", dy, shape)
-    dy = float_array("dy", dy, len(shape))
-    same_dtype("the forward pass", dtype, dy=dy)
+    check_dtype("the forward pass", dtype, "dy", dy)
     return dy
+
+
+def floats(name: str, value: npt.ArrayLike) -> FloatArray:
+    """``value`` as an ndarray of float32 or float64, of native byte order and alignment.
+
+    It is a new object even where it is no copy: what the caller does to the shape of theirs later
+    does not reach ours.
+    """
+    array = value.view() if type(value) is np.ndarray else _as_ndarray(name, value)
+    if array.dtype in DTYPES and array.flags.aligned:
+        return array
+    dtype = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
+    if dtype not in DTYPES:
+        raise TypeError(
+            f"{name} has dtype {dtype}; cnnfast computes in float32 and float64:"
+            f" pass {name}.astype(np.float32)"
+        )
+    return array.astype(dtype)
+
+
+def _as_ndarray(name: str, value: npt.ArrayLike) -> np.ndarray:
+    """What NumPy makes of a list, of a subclass, or of whatever else may be an array."""
+    check_unmasked(name, value)
+    if value is None or isinstance(value, (str, bytes, dict)):
+        raise TypeError(f"{name} must be an array, got {shown(value)}")
+    try:
+        return np.asarray(value).view()
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be read as an array: {error}") from error
+
+
+def check_dtype(first: str, dtype: FloatDtype, name: str, array: FloatArray) -> None:
+    """TypeError unless the array has the dtype of the first."""
+    if array.dtype != dtype:
+        raise TypeError(
+            f"{first} is {dtype} and {name} is {array.dtype}: pass {name}.astype(np.{dtype})"
+        )
 
 
 def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -100,11 +99,9 @@ def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def result(
-    out: FloatArray | None, shape: tuple[int, ...], dtype: FloatDtype, **inputs: FloatArray | None
+    out: FloatArray, shape: tuple[int, ...], dtype: FloatDtype, **inputs: FloatArray | None
 ) -> FloatArray:
-    """A new array, or ``out`` once it is known to be fit for the result."""
-    if out is None:
-        return np.empty(shape, dtype)
+    """``out`` as an ndarray, once it is known to be fit for the result."""
     y = writable("out", out, shape, dtype)
     check_apart("out", y, **inputs)
     return y
@@ -137,7 +134,8 @@ def check_apart(name: str, array: FloatArray, **others: FloatArray | None) -> No
 
 def check_unmasked(name: str, value: object) -> None:
     """TypeError for a masked array, whose mask the kernels would not see."""
-    if isinstance(value, np.ma.MaskedArray):
+    # NumPy loads np.ma when it is first named, which takes longer than many calls.
+    if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill it first, for example {name}.filled(0)")
 
 
@@ -166,7 +164,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """TypeError unless ``value`` is a string, ValueError unless it is one of the choices."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {choices}, got {shown(value)}")

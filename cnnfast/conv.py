@@ -15,20 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _naive, geometry
-from .algorithms import Algorithm, select
+from .algorithms import Algorithm, Product, planned
 from .arrays import (
-    LAYOUTS,
     FloatArray,
     check_cache,
     check_cached,
     check_choice,
+    check_dtype,
     check_needs,
     float_array,
     gradient,
     nchw,
     parameter,
     result,
-    same_dtype,
 )
 from .geometry import Convolution, IntPair, Padding
 
@@ -135,11 +134,14 @@ def conv2d(
     >>> cnnfast.conv2d(x, w, padding="same", stride=2).shape
     (1, 1, 2, 2)
     """
-    x, w, relu = _operands(x, w, layout, activation)
-    conv = geometry.convolution(
-        x.shape, w.shape, x.dtype.name, stride, padding, dilation, groups, layout
+    x, w, relu = operands(x, w, 4, activation)
+    options = stride, padding, dilation, groups, layout
+    conv, chosen, y_shape = planned(
+        geometry.convolution, x.shape, w.shape, x.dtype, options, algorithm
     )
-    y, _ = _convolve(conv, x, w, b, relu, algorithm, out)
+    b = None if b is None else parameter("b", b, (conv.F,), x)
+    y = np.empty(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x, w=w, b=b)
+    compute(chosen.forward, conv, conv.F, x, w, b, relu, y)
     return y if out is None else out
 
 
@@ -171,11 +173,15 @@ def conv2d_forward(
         References to x, w, b (and y, with an activation); they must not change before the backward
         pass.
     """
-    x, w, relu = _operands(x, w, layout, activation)
-    conv = geometry.convolution(
-        x.shape, w.shape, x.dtype.name, stride, padding, dilation, groups, layout
+    x, w, relu = operands(x, w, 4, activation)
+    options = stride, padding, dilation, groups, layout
+    conv, chosen, y_shape = planned(
+        geometry.convolution, x.shape, w.shape, x.dtype, options, algorithm
     )
-    return _convolve(conv, x, w, b, relu, algorithm, None)
+    b = None if b is None else parameter("b", b, (conv.F,), x)
+    y = np.empty(y_shape, x.dtype)
+    compute(chosen.forward, conv, conv.F, x, w, b, relu, y)
+    return y, Conv2dCache(x, w, b, y.view() if relu else None, conv, chosen)
 
 
 @np.errstate(all="ignore")  # what is not finite goes where the formula sends it, in silence
@@ -288,11 +294,14 @@ def conv_transpose2d(
     >>> cnnfast.conv_transpose2d(x, np.ones((1, 1, 1, 2)), stride=2)
     array([[[[1., 1., 2., 2.]]]])
     """
-    x, w, relu = _operands(x, w, layout, activation)
-    conv = geometry.transposed_convolution(
-        x.shape, w.shape, x.dtype.name, stride, padding, output_padding, dilation, groups, layout
+    x, w, relu = operands(x, w, 4, activation)
+    options = stride, padding, output_padding, dilation, groups, layout
+    conv, chosen, y_shape = planned(
+        geometry.transposed_convolution, x.shape, w.shape, x.dtype, options, algorithm
     )
-    y, _ = _convolve_transposed(conv, x, w, b, relu, algorithm, out)
+    b = None if b is None else parameter("b", b, (conv.C,), x)
+    y = np.empty(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x, w=w, b=b)
+    compute(chosen.input_gradient, conv, conv.C, x, w, b, relu, y)
     return y if out is None else out
 
 
@@ -325,11 +334,15 @@ def conv_transpose2d_forward(
         References to x, w, b (and y, with an activation); they must not change before the backward
         pass.
     """
-    x, w, relu = _operands(x, w, layout, activation)
-    conv = geometry.transposed_convolution(
-        x.shape, w.shape, x.dtype.name, stride, padding, output_padding, dilation, groups, layout
+    x, w, relu = operands(x, w, 4, activation)
+    options = stride, padding, output_padding, dilation, groups, layout
+    conv, chosen, y_shape = planned(
+        geometry.transposed_convolution, x.shape, w.shape, x.dtype, options, algorithm
     )
-    return _convolve_transposed(conv, x, w, b, relu, algorithm, None)
+    b = None if b is None else parameter("b", b, (conv.C,), x)
+    y = np.empty(y_shape, x.dtype)
+    compute(chosen.input_gradient, conv, conv.C, x, w, b, relu, y)
+    return y, ConvTranspose2dCache(x, w, b, y.view() if relu else None, conv, chosen)
 
 
 @np.errstate(all="ignore")
@@ -375,57 +388,34 @@ def conv_transpose2d_backward(
     return dx, dw, None if db is None else db.astype(x.dtype)
 
 
-@np.errstate(all="ignore")
-def _convolve(
-    conv: Convolution,
-    x: FloatArray,
-    w: FloatArray,
-    b: npt.ArrayLike | None,
-    relu: bool,
-    algorithm: str,
-    out: FloatArray | None,
-) -> tuple[FloatArray, Conv2dCache]:
-    chosen = select(conv, algorithm)
-    b = None if b is None else parameter("b", b, (conv.F,), x)
-    y = result(out, conv.output_shape, x.dtype, x=x, w=w, b=b)
-    if conv.N:
-        bias = np.zeros(conv.F, x.dtype) if b is None else b
-        chosen.forward(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
-    return y, Conv2dCache(x, w, b, y.view() if relu else None, conv, chosen)
-
-
-@np.errstate(all="ignore")
-def _convolve_transposed(
-    conv: Convolution,
-    x: FloatArray,
-    w: FloatArray,
-    b: npt.ArrayLike | None,
-    relu: bool,
-    algorithm: str,
-    out: FloatArray | None,
-) -> tuple[FloatArray, ConvTranspose2dCache]:
-    chosen = select(conv, algorithm)
-    b = None if b is None else parameter("b", b, (conv.C,), x)
-    y = result(out, conv.image_shape, x.dtype, x=x, w=w, b=b)
-    if conv.N:
-        bias = np.zeros(conv.C, x.dtype) if b is None else b
-        chosen.input_gradient(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
-    return y, ConvTranspose2dCache(x, w, b, y.view() if relu else None, conv, chosen)
-
-
-def _operands(
-    x: npt.ArrayLike, w: npt.ArrayLike, layout: str, activation: str | None
+def operands(
+    x: npt.ArrayLike, w: npt.ArrayLike, ndim: int, activation: str | None
 ) -> tuple[FloatArray, FloatArray, bool]:
     """Return x and w as float arrays of one dtype, and whether there is a ReLU."""
-    check_choice("layout", layout, LAYOUTS)
     if activation is not None:
         check_choice("activation", activation, ("relu",))
-    x = float_array("x", x, 4)
-    w = float_array("w", w, 4)
-    if w.shape[0] == 0:
+    x = float_array("x", x, ndim)
+    w = float_array("w", w, ndim)
+    if len(w) == 0:
         raise ValueError(f"w must not be empty, got shape {w.shape}")
-    same_dtype("x", x.dtype, w=w)
-    return x, w, activation == "relu"
+    check_dtype("x", x.dtype, "w", w)
+    return x, w, activation is not None
+
+
+def compute(
+    product: Product,
+    conv: Convolution,
+    filters: int,
+    x: FloatArray,
+    w: FloatArray,
+    b: FloatArray | None,
+    relu: bool,
+    y: FloatArray,
+) -> None:
+    """Let one product of an algorithm fill y."""
+    if conv.N:
+        bias = np.zeros(filters, x.dtype) if b is None else b
+        product(conv, nchw(x, conv.layout), w, bias, relu, nchw(y, conv.layout))
 
 
 def _gradient_arrays(

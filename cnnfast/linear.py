@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import numpy.typing as npt
 
-from .arrays import FloatArray, check_cache, check_shape, float_array, readable, writable
-from .conv import MASKED_BYTES, Conv2dCache, conv2d, conv2d_backward, conv2d_forward
+from . import geometry
+from .algorithms import Algorithm, planned
+from .arrays import FloatArray, check_cache, check_shape, floats, parameter, result
+from .conv import MASKED_BYTES, Conv2dCache, compute, conv2d_backward, operands
+from .geometry import Convolution
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +64,14 @@ def linear(
     >>> cnnfast.linear(np.array([[1.0, 2.0]]), w, activation="relu")
     array([[11.,  0.]])
     """
-    x, w = _operands(x, w)
-    pixels = None
-    if out is not None:
-        pixels = _pixels(writable("out", out, (len(x), len(w)), x.dtype))
-    y = conv2d(_pixels(x), _taps(w), b, layout="NHWC", activation=activation, out=pixels)
-    return y.reshape(len(x), len(w)) if out is None else out
+    x, w, relu = operands(x, w, 2, activation)
+    images = _pixels(x)
+    conv, chosen = _planned(images, w)
+    b = None if b is None else parameter("b", b, (conv.F,), x)
+    shape = len(x), len(w)
+    y = np.empty(shape, x.dtype) if out is None else result(out, shape, x.dtype, x=x, w=w, b=b)
+    compute(chosen.forward, conv, conv.F, images, _taps(w), b, relu, _pixels(y))
+    return y if out is None else out
 
 
 def linear_forward(
@@ -89,12 +95,17 @@ def linear_forward(
     cache : LinearCache
         References to x, w, b (and y, with an activation).
     """
-    x, w = _operands(x, w)
-    images = _pixels(x)
-    if activation is not None and len(x) * len(w) * x.itemsize > MASKED_BYTES:
-        images = x.reshape(len(x), 1, 1, -1)  # ReLU's gradient takes some at a time
-    y, cache = conv2d_forward(images, _taps(w), b, layout="NHWC", activation=activation)
-    return y.reshape(len(x), len(w)), LinearCache(x, w, cache)
+    x, w, relu = operands(x, w, 2, activation)
+    y_bytes = len(x) * len(w) * x.itemsize
+    rows_as = _images if relu and y_bytes > MASKED_BYTES else _pixels
+    images, taps = rows_as(x), _taps(w)
+    conv, chosen = _planned(images, w)
+    b = None if b is None else parameter("b", b, (conv.F,), x)
+    y = np.empty((len(x), len(w)), x.dtype)
+    results = rows_as(y)
+    compute(chosen.forward, conv, conv.F, images, taps, b, relu, results)
+    cache = Conv2dCache(images, taps, b, results if relu else None, conv, chosen)
+    return y, LinearCache(x, w, cache)
 
 
 def linear_backward(
@@ -117,7 +128,7 @@ def linear_backward(
         In the shapes of x, w and b; None for what is not needed, and for db where there was no b.
     """
     check_cache(cache, LinearCache, "linear_forward")
-    dy = readable("dy", dy)
+    dy = floats("dy", dy)
     check_shape("dy", dy, (len(cache.x), len(cache.w)))
     images = dy.reshape(cache.conv.conv.output_shape)
     dx, dw, db = conv2d_backward(images, cache.conv, needs=needs)
@@ -128,18 +139,24 @@ def linear_backward(
     )
 
 
-def _operands(x: npt.ArrayLike, w: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Return x and w as matrices of one width."""
-    x = float_array("x", x, 2)
-    w = float_array("w", w, 2)
-    if w.shape[1] != x.shape[1]:
-        raise ValueError(f"w expects {w.shape[1]} features (w.shape[1]), x has {x.shape[1]}")
-    return x, w
+def _planned(images: FloatArray, w: FloatArray) -> tuple[Convolution, Algorithm]:
+    """Return the 1x1 convolution of such images, and the algorithm for it."""
+    features = images.shape[3]
+    if w.shape[1] != features:
+        raise ValueError(f"w expects {w.shape[1]} features (w.shape[1]), x has {features}")
+    w_shape, options = (*w.shape, 1, 1), (1, 0, 1, 1, "NHWC")
+    conv, chosen, _ = planned(geometry.convolution, images.shape, w_shape, w.dtype, options, "auto")
+    return conv, chosen
 
 
 def _pixels(rows: FloatArray) -> FloatArray:
     """Rows as the pixels of one image, in NHWC; without rows, no image."""
-    return rows[None, None] if len(rows) else rows[:, None, None]
+    return rows[None, None] if len(rows) else _images(rows)
+
+
+def _images(rows: FloatArray) -> FloatArray:
+    """Rows as images of one pixel, of which ReLU's gradient takes some at a time."""
+    return rows[:, None, None]
 
 
 def _taps(w: FloatArray) -> FloatArray:

@@ -8,8 +8,8 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import _naive, geometry
-from .algorithms import check_pool_algorithm
+from . import _naive
+from .algorithms import planned_pool
 from .arrays import (
     LAYOUTS,
     FloatArray,
@@ -21,7 +21,7 @@ from .arrays import (
     nchw,
     result,
 )
-from .geometry import Axis, IntPair, Padding, Window, in_nchw, shape_in
+from .geometry import Axis, IntPair, Padding, Window, boolean, in_nchw, shape_in
 
 TIES = ("first", "all", "split")
 
@@ -148,13 +148,16 @@ def max_pool2d(
     >>> cnnfast.max_pool2d(x, 2, return_indices=True)
     (array([[[[5.]]]]), array([[[[1]]]]))
     """
-    geometry.boolean("return_indices", return_indices)
-    x, window = _problem(x, kernel_size, stride, padding, dilation, ceil_mode, layout, algorithm)
-    y, cache = _max_pool(x, window, layout, out)
+    boolean("return_indices", return_indices)
+    x = float_array("x", x, 4)
+    options = kernel_size, stride, padding, dilation
+    window, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    y = np.empty(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x)
+    _max_pool(window, layout, x, y)
     y = y if out is None else out
     if not return_indices:
         return y
-    indices = np.empty(cache.y_shape, np.int64)
+    indices = np.empty(y_shape, np.int64)
     if len(x):
         _naive.max_pool_indices(window, nchw(x, layout), nchw(indices, layout))
     return y, indices
@@ -185,8 +188,12 @@ def max_pool2d_forward(
     cache : MaxPool2dCache
         A reference to x, which must not change before the backward pass.
     """
-    x, window = _problem(x, kernel_size, stride, padding, dilation, ceil_mode, layout, algorithm)
-    return _max_pool(x, window, layout, None)
+    x = float_array("x", x, 4)
+    options = kernel_size, stride, padding, dilation
+    window, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    y = np.empty(y_shape, x.dtype)
+    _max_pool(window, layout, x, y)
+    return y, MaxPool2dCache(x, window, layout)
 
 
 def max_pool2d_backward(
@@ -284,8 +291,12 @@ def avg_pool2d(
     >>> cnnfast.avg_pool2d(x, 2)
     array([[[[3.]]]])
     """
-    x, window = _problem(x, kernel_size, stride, padding, dilation, ceil_mode, layout, algorithm)
-    y, _ = _avg_pool(x, window, layout, count_include_pad, out)
+    boolean("count_include_pad", count_include_pad)
+    x = float_array("x", x, 4)
+    options = kernel_size, stride, padding, dilation
+    window, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    y = np.empty(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x)
+    _avg_pool(window, layout, x, count_include_pad, y)
     return y if out is None else out
 
 
@@ -315,8 +326,13 @@ def avg_pool2d_forward(
     cache : AvgPool2dCache
         For `avg_pool2d_backward`.
     """
-    x, window = _problem(x, kernel_size, stride, padding, dilation, ceil_mode, layout, algorithm)
-    return _avg_pool(x, window, layout, count_include_pad, None)
+    boolean("count_include_pad", count_include_pad)
+    x = float_array("x", x, 4)
+    options = kernel_size, stride, padding, dilation
+    window, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    y = np.empty(y_shape, x.dtype)
+    _avg_pool(window, layout, x, count_include_pad, y)
+    return y, AvgPool2dCache(x, window, layout, count_include_pad)
 
 
 def avg_pool2d_backward(dy: npt.ArrayLike, cache: AvgPool2dCache) -> FloatArray:
@@ -398,7 +414,9 @@ def global_max_pool2d_forward(
         For `global_max_pool2d_backward`.
     """
     x, window = _whole_image(x, layout)
-    y, cache = _max_pool(x, window, layout, None)
+    cache = MaxPool2dCache(x, window, layout)
+    y = np.empty(cache.y_shape, x.dtype)
+    _max_pool(window, layout, x, y)
     return y.reshape(_planes(cache)), cache
 
 
@@ -475,7 +493,9 @@ def global_avg_pool2d_forward(
         For `global_avg_pool2d_backward`.
     """
     x, window = _whole_image(x, layout)
-    y, cache = _avg_pool(x, window, layout, True, None)
+    cache = AvgPool2dCache(x, window, layout, True)
+    y = np.empty(cache.y_shape, x.dtype)
+    _avg_pool(window, layout, x, True, y)
     return y.reshape(_planes(cache)), cache
 
 
@@ -499,61 +519,25 @@ def global_avg_pool2d_backward(dy: npt.ArrayLike, cache: AvgPool2dCache) -> Floa
     return avg_pool2d_backward(dy.reshape(cache.y_shape), cache)
 
 
-def _problem(
-    x: npt.ArrayLike,
-    kernel_size: IntPair,
-    stride: IntPair | None,
-    padding: Padding,
-    dilation: IntPair,
-    ceil_mode: bool,
-    layout: str,
-    algorithm: str,
-) -> tuple[FloatArray, Window]:
-    """Return x as a float array, and the window that slides over it."""
-    x, image = _images(x, layout)
-    window = geometry.pool(image, kernel_size, stride, padding, dilation, ceil_mode)
-    check_pool_algorithm(window, algorithm)
-    return x, window
-
-
 def _whole_image(x: npt.ArrayLike, layout: str) -> tuple[FloatArray, Window]:
     """Return x as a float array, and one window as large as its images."""
-    x, image = _images(x, layout)
+    check_choice("layout", layout, LAYOUTS)
+    x = float_array("x", x, 4)
+    _, _, *image = in_nchw(layout, x.shape)
     return x, Window(*(Axis(size, size, 1, 1, 0, 0, 1) for size in image))
 
 
-def _images(x: npt.ArrayLike, layout: str) -> tuple[FloatArray, tuple[int, int]]:
-    check_choice("layout", layout, LAYOUTS)
-    x = float_array("x", x, 4)
-    _, _, height, width = in_nchw(layout, x.shape)
-    return x, (height, width)
-
-
-def _max_pool(
-    x: FloatArray, window: Window, layout: str, out: FloatArray | None
-) -> tuple[FloatArray, MaxPool2dCache]:
-    y = _result(x, window, layout, out)
+def _max_pool(window: Window, layout: str, x: FloatArray, y: FloatArray) -> None:
     if len(x):
         _naive.max_pool(window, nchw(x, layout), nchw(y, layout))
-    return y, MaxPool2dCache(x, window, layout)
 
 
 def _avg_pool(
-    x: FloatArray, window: Window, layout: str, count_include_pad: bool, out: FloatArray | None
-) -> tuple[FloatArray, AvgPool2dCache]:
-    geometry.boolean("count_include_pad", count_include_pad)
-    y = _result(x, window, layout, out)
+    window: Window, layout: str, x: FloatArray, count_include_pad: bool, y: FloatArray
+) -> None:
     if len(x):
         rows, columns = (_counts(axis, count_include_pad) for axis in window)
         _naive.avg_pool(window, nchw(x, layout), rows, columns, nchw(y, layout))
-    return y, AvgPool2dCache(x, window, layout, count_include_pad)
-
-
-def _result(x: FloatArray, window: Window, layout: str, out: FloatArray | None) -> FloatArray:
-    n, c, _, _ = in_nchw(layout, x.shape)
-    shape = shape_in(layout, n, c, *window.output)
-    geometry.check_bytes("the output", shape, x.itemsize)
-    return result(out, shape, x.dtype, x=x)
 
 
 def _counts(axis: Axis, include_pad: bool) -> npt.NDArray[np.float64]:

@@ -49,20 +49,22 @@ def forward(conv, x, w, b, bint relu, y):
         return _naive.forward(conv, x, w, b, relu, y)
     w_gfk = _as_matrices(w, conv.groups)
     bias = b[:, None, None, None]
-    for block in _blocks(conv, x.shape[0]):
-        columns_of(block.window, x[block.images], block.cols)
-        np.matmul(w_gfk, block.cols_gkq, out=block.product_gfq)
-        y_block = y[block.outputs]
-        np.add(block.product, bias, out=y_block.transpose(1, 0, 2, 3))
-        if relu:
-            _naive.rectify(y_block)
-        PyErr_CheckSignals()
+    with np.errstate(all="ignore"):  # what is not finite goes where the formula sends it, in silence
+        for block in _blocks(conv, x.shape[0]):
+            columns_of(block.window, x[block.images], block.cols)
+            np.matmul(w_gfk, block.cols_gkq, out=block.product_gfq)
+            y_block = y[block.outputs]
+            np.add(block.product, bias, out=y_block.transpose(1, 0, 2, 3))
+            if relu:
+                _naive.rectify(y_block)
+            PyErr_CheckSignals()
 
 
 def input_gradient(conv, dy, w, b, bint relu, dx):
     """Compute ``dx = relu(what dy scatters through w + b)``."""
-    gradients(conv, None, w, dy, dx, None, None)
-    dx += b[:, None, None]
+    with np.errstate(all="ignore"):
+        gradients(conv, None, w, dy, dx, None, None)
+        dx += b[:, None, None]
     if relu:
         _naive.rectify(dx)
 

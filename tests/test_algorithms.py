@@ -1,4 +1,4 @@
-"""The choice of an algorithm: plans, refusals, and the memory that a plan promises."""
+"""The choice of an algorithm: plans, refusals, the memory that a plan promises; plans kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cases import DTYPES, LAYOUTS, Case, Variant, variants
 from contract import forward
 
 import cnnfast
-from cnnfast import algorithms
+from cnnfast import algorithms, reference
 from cnnfast.algorithms import ALGORITHMS, POOL_ALGORITHMS
 
 NAMES = [each.name for each in ALGORITHMS]
@@ -149,6 +149,8 @@ def test_a_refusal_is_an_error_when_forced_and_passed_over_by_auto(
     able = getattr(algorithms, shelf)
     unable = dataclasses.replace(able[0], name="unable", why_not=lambda problem: "no day for it")
     monkeypatch.setattr(algorithms, shelf, (unable, *able))
+    algorithms._plan.cache_clear()  # no problem has two lists but here
+    algorithms._pool_plan.cache_clear()
     variant = variants((function,), "typical")[0]
     *arrays, _ = variant.inputs().values()
     call = getattr(cnnfast, function)
@@ -157,3 +159,111 @@ def test_a_refusal_is_an_error_when_forced_and_passed_over_by_auto(
     np.testing.assert_array_equal(call(*arrays, **options, out=np.empty_like(want)), want)
     with pytest.raises(ValueError, match=r"'unable'.*no day for it"):
         call(*arrays, **options, algorithm="unable")
+
+
+X, W = np.ones((1, 2, 6, 6), np.float32), np.ones((2, 2, 1, 1), np.float32)
+KEPT_CALLS: dict[str, Callable[..., object]] = {
+    "conv2d": lambda **options: cnnfast.conv2d(X, W, **options),
+    "conv2d_forward": lambda **options: cnnfast.conv2d_forward(X, W, **options),
+    "conv_transpose2d": lambda **options: cnnfast.conv_transpose2d(X, W, **options),
+    "plan_conv2d": lambda **options: cnnfast.plan_conv2d(X.shape, W.shape, **options),
+    "max_pool2d": lambda kernel_size=1, **options: cnnfast.max_pool2d(X, kernel_size, **options),
+    "avg_pool2d": lambda kernel_size=1, **options: cnnfast.avg_pool2d(X, kernel_size, **options),
+}
+CONVS = ("conv2d", "conv2d_forward", "conv_transpose2d", "plan_conv2d")
+POOLS = ("max_pool2d", "avg_pool2d")
+ONES = (
+    True,
+    1.0,
+    np.True_,
+    np.float64(1),
+    (1, True),
+    (True, 1),
+    [1, True],
+    (1.0, 1),
+    (1, np.True_),
+)
+ZEROS = (False, 0.0, np.False_, (0, False), [0, 0.0], ((0, 0), (0, False)), ((0, False), (0, 0)))
+EQUAL = [  # an option, values that are right, and wrong ones that equal one of them
+    *((call, name, (1, (1, 1)), ONES) for call in KEPT_CALLS for name in ("stride", "dilation")),
+    *((call, "padding", (0, (0, 0), ((0, 0), (0, 0))), ZEROS) for call in KEPT_CALLS),
+    *((call, "groups", (1,), (True, 1.0, np.True_)) for call in CONVS),
+    *((call, "kernel_size", (1, (1, 1)), ONES) for call in POOLS),
+    *((call, "ceil_mode", (False, True), (0, 1, 0.0, np.True_)) for call in POOLS),
+    ("conv_transpose2d", "output_padding", (0, (0, 0)), (False, 0.0, np.False_, (0, False))),
+]
+
+
+@pytest.mark.parametrize(("call", "name", "right", "wrong"), EQUAL)
+def test_no_kept_plan_lets_an_equal_value_of_a_wrong_type_pass(
+    call: str, name: str, right: tuple[object, ...], wrong: tuple[object, ...]
+) -> None:
+    for value in right:
+        KEPT_CALLS[call](**{name: value})
+    for value in wrong:
+        with pytest.raises(TypeError, match=f"{name} must be"):
+            KEPT_CALLS[call](**{name: value})
+
+
+@pytest.mark.parametrize("call", KEPT_CALLS)
+def test_tuples_of_any_depth_are_refused(call: str) -> None:
+    deep: tuple[object, ...] = (1, 1)
+    for _ in range(100_000):
+        deep = (deep, 1)
+    with pytest.raises(TypeError, match="stride must be"):
+        KEPT_CALLS[call](stride=deep)
+
+
+def test_options_that_change_are_read_at_every_call() -> None:
+    class Changing:
+        def __index__(self) -> int:
+            return self.number
+
+    one, pair = Changing(), [1, 1]
+    for number, shape in ((1, (1, 2, 6, 6)), (2, (1, 2, 3, 3)), (1, (1, 2, 6, 6))):
+        one.number = pair[0] = pair[1] = number
+        for option in (one, pair, (one, one)):
+            assert cnnfast.conv2d(X, W, stride=option).shape == shape
+            assert cnnfast.max_pool2d(X, 1, stride=option).shape == shape
+
+
+def test_alternating_problems_get_their_own_plans() -> None:
+    random = np.random.default_rng(0)
+    x, w = (random.integers(-9, 9, shape) for shape in ((2, 4, 4, 4), (4, 4, 2, 2)))
+    options = [
+        {"stride": stride, "padding": padding, "layout": layout, "algorithm": algorithm}
+        for stride in (1, 2)
+        for padding in (0, 1, "same", (0, 1))
+        for layout in LAYOUTS
+        for algorithm in ("auto", "naive")
+    ]
+    for _ in range(2):
+        for dtype in DTYPES:
+            arrays = x.astype(dtype), w.astype(dtype)
+            for each in options:
+                for function in ("conv2d", "conv_transpose2d"):
+                    want = getattr(reference, function)(*arrays, **each)
+                    got = getattr(cnnfast, function)(*arrays, **each)
+                    np.testing.assert_array_equal(got, want)
+                    assert got.dtype == dtype
+                for function in POOLS:
+                    if each["padding"] != (0, 1):
+                        want = getattr(reference, function)(arrays[0], 2, **each)
+                        got = getattr(cnnfast, function)(arrays[0], 2, **each)
+                        np.testing.assert_array_equal(got, want)
+
+
+def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
+    """Ten thousand shapes; those that fill what is kept come before the first look."""
+    image, one = np.ones((1, 1, 100, 100), np.float32), np.ones((1, 1, 1, 1), np.float32)
+    tracemalloc.start()
+    for height in range(100):
+        for width in range(100):
+            x = image[:, :, height:, width:]
+            cnnfast.conv2d(x, one)
+            cnnfast.max_pool2d(x, 1)
+        if height == 20:
+            before, _ = tracemalloc.get_traced_memory()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 2**18

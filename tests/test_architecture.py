@@ -22,7 +22,7 @@ MAY_IMPORT = {  # module: the modules of the package that it may import
     "pool": {"algorithms", "geometry", "arrays", "_naive"},
     "norm": {"geometry", "arrays", "_norm"},
     "columns": {"geometry", "arrays", "_im2col"},
-    "linear": {"conv", "arrays"},
+    "linear": {"conv", "algorithms", "geometry", "arrays"},
     "algorithms": {"geometry", "arrays", "_naive", "_im2col", "_tiled"},
     "arrays": {"geometry"},
     "geometry": set(),
