@@ -50,11 +50,11 @@ def forward(conv, x, w, b, bint relu, y):
     if _is_padded(conv.window) and not np.isfinite(w).all():
         return _naive.forward(conv, x, w, b, relu, y)
     w_gfk = _as_matrices(w, conv.groups)
-    bias = b[:, None, None]
+    bias = b[:, None, None, None]
     for block in _blocks(conv, y):
         columns_of(block.window, x[block.images], block.cols)
         np.matmul(w_gfk, block.cols_pgkq, out=block.product_pgfq)
-        np.add(block.product, bias, out=block.y)
+        np.add(block.product.swapaxes(0, 1), bias, out=block.y.swapaxes(0, 1))  # reads in order, whatever y's order
         if relu:
             _naive.rectify(block.y)
         PyErr_CheckSignals()
