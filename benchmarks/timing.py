@@ -16,8 +16,9 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -28,9 +29,12 @@ from cnnfast import _engine
 from cnnfast.config import config
 
 Call = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 
 TILES = 1000  # of the product kernel between two looks at the clock: some milliseconds
-SAMPLE_SECONDS = 10e-3  # a sample lasts about so long: a cold first call is little of it
+SAMPLE_SECONDS = (
+    10e-3  # a sample lasts about so long, or one call: a cold first call is little of it
+)
 WORKERS_SLEEP_SECONDS = 0.03  # OpenBLAS workers spin some 28 ms after a product, on others' cores
 
 
@@ -41,6 +45,7 @@ class Rounds:
     least: int
     seconds: float
     most: int = 100
+    sample: float = SAMPLE_SECONDS
 
 
 def settle_allocator() -> None:
@@ -59,12 +64,14 @@ def once(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(calls: Mapping[str, Call], rounds: Rounds, pause: float = 0.0) -> dict[str, float]:
+def interleaved(
+    calls: Mapping[Name, Call], rounds: Rounds, pause: float = 0.0
+) -> dict[Name, float]:
     """Median seconds per call of each rival; ``pause`` seconds of rest before every sample."""
     names = list(calls)
     shuffle = random.Random(0).shuffle
-    repeats = {name: math.ceil(SAMPLE_SECONDS / _estimate(calls[name])) for name in names}
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    repeats = {name: math.ceil(rounds.sample / _estimate(calls[name])) for name in names}
+    samples: dict[Name, list[float]] = {name: [] for name in names}
     start = time.perf_counter()
     for turn in range(rounds.most):
         if turn >= rounds.least and time.perf_counter() - start > rounds.seconds:
