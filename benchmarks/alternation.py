@@ -1,9 +1,9 @@
 """A convolution in turn with a matrix product, as in every training step, against both alone.
 
-NumPy's OpenBLAS keeps its workers spinning for some 28 ms after a product, on the cores of whoever
-comes next; the environment variable OPENBLAS_THREAD_TIMEOUT=10 lets them sleep after some
-microseconds, and ``cnnfast.linear`` needs no BLAS. OpenBLAS reads the variable when it is loaded,
-so every measurement is a process of its own: this file, run as a program.
+NumPy's OpenBLAS keeps its workers spinning after a product for 2**28 cycles, a tenth of a second,
+on the cores of whoever comes next; the environment variable OPENBLAS_THREAD_TIMEOUT=10 lets them
+sleep after 2**10, and ``cnnfast.linear`` needs no BLAS. OpenBLAS reads the variable when it is
+loaded, so every measurement is a process of its own: this file, run as a program.
 
     python benchmarks/alternation.py THREADS SECONDS
 """
@@ -58,9 +58,9 @@ def time_pairs(layer: Layer, threads: int, seconds: float) -> list[dict[str, str
         for convolution in convolutions
         for product in (products if convolution == ours else (MATMUL,))
     }
-    rounds = Rounds(least=3, seconds=seconds, sample=SAMPLE_SECONDS)
+    rounds = Rounds(least=5, seconds=seconds, sample=SAMPLE_SECONDS)
     calls = convolutions | products | pairs
-    times = timing.interleaved(calls, rounds, timing.pause_for(threads))
+    times = timing.interleaved(calls, rounds)
     return [
         {
             "layer": layer.name,

@@ -76,8 +76,7 @@ def linear(threads: Sequence[int], seconds: float) -> Rows:
             }
             for count in threads:
                 with timing.threads(count):
-                    pause = timing.pause_for(count)
-                    times = timing.interleaved(calls, Rounds(5, seconds), pause)
+                    times = timing.interleaved(calls, Rounds(5, seconds))
                 where = {"dtype": dtype, "size": f"{N}x{D} by {F}x{D}", "threads": str(count)}
                 rows.append(where | versus("linear", "matmul", times))
     return rows

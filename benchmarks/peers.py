@@ -43,7 +43,7 @@ def time_layer(
     found = rivals.rivals(layer, arrays, setting, layouts)
     rivals.check(layer, found, rivals.TOLERANCE[setting.dtype])
     calls = {name: rival.call for name, rival in found.items()}
-    seconds = timing.interleaved(calls, rounds, timing.pause_for(setting.threads))
+    seconds = timing.interleaved(calls, rounds)
     return Timed(layer, setting, seconds, peak * setting.threads)
 
 
