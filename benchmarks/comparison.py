@@ -17,8 +17,8 @@ from rich.table import Table
 from rivals import LAYOUTS, ONNXRUNTIME, Setting, ours, torch
 
 LEGEND = (
-    "ratios: a rival's time / cnnfast's time; best NCHW: the faster of torch NCHW and\n"
-    "onnxruntime; best torch: in its faster layout"
+    "ratios: a rival's time / cnnfast's time\n"
+    "best NCHW: of torch and onnxruntime; best torch: of its layouts"
 )
 LONG_SECONDS = 5e-3  # of one thread: layers above this are expected to gain from a second
 
@@ -130,7 +130,8 @@ def ratios_of(comparison: Comparison, timed: Sequence[Timed]) -> dict[str, float
 
 def summary(timed: Sequence[Timed]) -> Table:
     """The ratios, the per cent of the peak, and what a second thread brings, of each setting."""
-    title = f"all settings\n{LEGEND}\n% of peak: compute-bound layers alone"
+    long = f"above {LONG_SECONDS * 1e3:.0f} ms"
+    title = f"{LEGEND}\n% of peak: compute-bound layers; one thread: layers {long}"
     grid = terminal.grid(title, "", "|", "geometric\nmean", "lowest", "at")
     groups = by_setting(timed)
     for setting, group in groups.items():
@@ -138,16 +139,16 @@ def summary(timed: Sequence[Timed]) -> Table:
         for c in group[0].comparisons:
             mean, value, layer = lowest(ratios_of(c, group))
             figures = terminal.ratio(mean), terminal.ratio(value)
-            grid.add_row(f"  cnnfast {c.layout}, {c.name}", *figures, layer)
+            grid.add_row(f"  {c.layout} / {c.name}", *figures, layer)
         for layout in group[0].layouts:
             percent = {t.layer.name: t.percent(layout) for t in group if is_compute_bound(t.layer)}
             if percent:
                 mean, value, layer = lowest(percent)
-                grid.add_row(f"  cnnfast {layout}, % of peak", f"{mean:.0f}", f"{value:.0f}", layer)
+                grid.add_row(f"  {layout}, % of peak", f"{mean:.0f}", f"{value:.0f}", layer)
             gains = gains_of_threads(groups.get(setting._replace(threads=1), []), group, layout)
             if gains and setting.threads > 1:
                 mean, value, layer = lowest(gains)
-                label = f"  cnnfast {layout}, one thread, > {LONG_SECONDS * 1e3:.0f} ms"
+                label = f"  {layout} / one thread"
                 grid.add_row(label, f"{mean:.2f}", f"{value:.2f}", layer)
         grid.add_section()
     return grid

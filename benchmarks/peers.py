@@ -9,7 +9,8 @@ kernel alone, times the number of threads.
                                [--direction backward] [--layers PATTERN]
     python benchmarks/peers.py --all
 
-The second, in about ten minutes, compares in every setting, and goes on to ``neighbours.py``.
+The second, in about a quarter of an hour, compares in every setting, and goes on to
+``neighbours.py``.
 """
 
 from __future__ import annotations
