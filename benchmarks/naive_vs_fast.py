@@ -25,6 +25,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import python_loops
+import terminal
 import timing
 from layers import Layer, Pool
 from matplotlib.axes import Axes
@@ -33,7 +34,6 @@ from numpy.typing import NDArray
 from real_images import images
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from timing import Rounds
 
@@ -354,14 +354,8 @@ def measure_all(tasks: Sequence[Task], quick: bool, console: Console) -> list[Me
     """Measure every layer in both directions under a progress bar."""
     rounds = Rounds(least=3, seconds=0.2) if quick else Rounds(least=5, seconds=4)
     limit = 0.02 if quick else 0.25  # seconds of one call: longer ones get part of the batch
-    columns = (
-        TextColumn("{task.description:32}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     measured = []
-    with Progress(*columns, console=console, transient=True) as progress:
+    with terminal.progress(console) as progress:
         bar = progress.add_task("", total=len(tasks) * len(DIRECTIONS))
         for task in tasks:
             for direction in DIRECTIONS:

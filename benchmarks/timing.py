@@ -1,8 +1,9 @@
 """Fair timing of rivals: interleaved repetitions in one process, medians, equal thread counts.
 
 In every repetition each rival runs once, in an order shuffled anew, so that a slow spell of the
-machine, or the caches and spinning workers that one rival leaves to the next, fall on all of them
-alike. A rival much faster than a sample should last runs several times in a row instead of once.
+machine, or the caches that one rival leaves to the next, fall on all of them alike. With several
+threads each begins when the workers of the rival before are asleep. A rival much faster than a
+sample should last runs several times in a row instead of once.
 Needs threadpoolctl, to hold the BLAS behind NumPy to the same number of threads.
 """
 
@@ -16,8 +17,9 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -28,10 +30,14 @@ from cnnfast import _engine
 from cnnfast.config import config
 
 Call = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 
 TILES = 1000  # of the product kernel between two looks at the clock: some milliseconds
-SAMPLE_SECONDS = 10e-3  # a sample lasts about so long: a cold first call is little of it
-WORKERS_SLEEP_SECONDS = 0.03  # OpenBLAS workers spin some 28 ms after a product, on others' cores
+SAMPLE_SECONDS = (
+    10e-3  # a sample lasts about so long, or one call: a cold first call is little of it
+)
+REST_SECONDS = 5e-3  # between two looks whether all workers sleep
+LONGEST_REST_SECONDS = 0.5  # whoever does not sleep by then, never will
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Rounds:
     least: int
     seconds: float
     most: int = 100
+    sample: float = SAMPLE_SECONDS
 
 
 def settle_allocator() -> None:
@@ -59,21 +66,36 @@ def once(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(calls: Mapping[str, Call], rounds: Rounds, pause: float = 0.0) -> dict[str, float]:
-    """Median seconds per call of each rival; ``pause`` seconds of rest before every sample."""
+def interleaved(calls: Mapping[Name, Call], rounds: Rounds) -> dict[Name, float]:
+    """Median seconds per call of each rival."""
     names = list(calls)
     shuffle = random.Random(0).shuffle
-    repeats = {name: math.ceil(SAMPLE_SECONDS / _estimate(calls[name])) for name in names}
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    repeats = {name: math.ceil(rounds.sample / _estimate(calls[name])) for name in names}
+    samples: dict[Name, list[float]] = {name: [] for name in names}
     start = time.perf_counter()
     for turn in range(rounds.most):
         if turn >= rounds.least and time.perf_counter() - start > rounds.seconds:
             break
         shuffle(names)
         for name in names:
-            time.sleep(pause)
+            if cnnfast.get_num_threads() > 1:
+                rest()
             samples[name].append(_sample(calls[name], repeats[name]))
     return {name: statistics.median(samples[name]) for name in calls}
+
+
+def rest() -> None:
+    """Sleep until the workers of the rival before do, until this process takes no processor time.
+
+    OpenBLAS's workers spin for 2**28 cycles after a product, a tenth of a second on the cores of
+    whoever comes next; others' for some milliseconds.
+    """
+    start = time.perf_counter()
+    busy = REST_SECONDS
+    while busy > REST_SECONDS / 10 and time.perf_counter() - start < LONGEST_REST_SECONDS:
+        before = time.process_time()
+        time.sleep(REST_SECONDS)
+        busy = time.process_time() - before
 
 
 def _estimate(call: Call) -> float:
@@ -94,11 +116,6 @@ def threads(count: int) -> Iterator[None]:
     """Give cnnfast and every BLAS and OpenMP in the process the same number of threads."""
     with cnnfast.num_threads(count), threadpool_limits(limits=count):
         yield
-
-
-def pause_for(count: int) -> float:
-    """Seconds of rest before a sample, in which the workers of the rival before fall asleep."""
-    return WORKERS_SLEEP_SECONDS if count > 1 else 0.0
 
 
 def peak_rate(dtype: DTypeLike, seconds: float = 1.0) -> float:

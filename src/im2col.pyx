@@ -17,6 +17,9 @@ The columns are up to KH*KW times larger than x, so no product sees all of them:
 several whole images where they are small, rows of one image where they are large. A block has the columns of a
 problem with another padding, so the two kernels at the end need not know of blocks.
 
+In y, other than in the product above, F lies between the windows of two images. So images with enough windows get a
+product each, which reads dy and writes y in place; smaller ones share a product, copied from dy or to y.
+
 The formula has no term for a tap in the padding, but the product has: 0 times the weight. Where that weight (or, for
 the weight gradient, dy) is not finite this would be NaN, so such a block is left to the naive loops.
 
@@ -28,7 +31,6 @@ from cython cimport floating
 from libc.string cimport memcpy
 
 from itertools import product
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +41,7 @@ from interrupt cimport polled
 from cnnfast import _naive
 
 BLOCK_BYTES = 512 * 2**10  # columns and product of a block: half of a second-level cache
-BLOCK_WINDOWS = 256  # but not fewer, or BLAS reads the weights more often than the columns
+BLOCK_WINDOWS = 256  # but not fewer in a product, or BLAS reads the weights more often than the columns
 MOST_BYTES = 32 * 2**20  # and never more memory than this
 
 
@@ -50,13 +52,12 @@ def forward(conv, x, w, b, bint relu, y):
     w_gfk = _as_matrices(w, conv.groups)
     bias = b[:, None, None, None]
     with np.errstate(all="ignore"):  # what is not finite goes where the formula sends it, in silence
-        for block in _blocks(conv, x.shape[0]):
+        for block in _blocks(conv, y):
             columns_of(block.window, x[block.images], block.cols)
-            np.matmul(w_gfk, block.cols_gkq, out=block.product_gfq)
-            y_block = y[block.outputs]
-            np.add(block.product, bias, out=y_block.transpose(1, 0, 2, 3))
+            np.matmul(w_gfk, block.cols_pgkq, out=block.product_pgfq)
+            np.add(block.product.swapaxes(0, 1), bias, out=block.y.swapaxes(0, 1))  # reads in order, whatever y's order
             if relu:
-                _naive.rectify(y_block)
+                _naive.rectify(block.y)
             PyErr_CheckSignals()
 
 
@@ -77,22 +78,23 @@ def gradients(conv, x, w, dy, dx, dw, db):
     dw_gfk = None if dw is None else _as_matrices(dw, conv.groups)
     filters = _pieces(conv.F // conv.groups, _filters_at_once(conv))  # their sums of a block take little memory
     padded = _is_padded(conv.window)
-    for block in _blocks(conv, dy.shape[0]):
-        dy_block = dy[block.outputs]
-        block.product[...] = dy_block.transpose(1, 0, 2, 3)
-        sums = _sums(block.product)
+    for block in _blocks(conv, dy):
+        if block.product is not block.y:
+            block.product[...] = block.y
+        sums = _sums(block.product_pgfq)
         if db is not None:
             db += sums
         if dw is not None and padded and not np.isfinite(sums).all():
-            part = conv._replace(window=block.window)
-            _naive.add_weight_gradient(part, x[block.images], dy_block, dw)
+            of_block = conv._replace(window=block.window)
+            _naive.add_weight_gradient(of_block, x[block.images], block.y, dw)
         elif dw is not None:
             columns_of(block.window, x[block.images], block.cols)
             for f in filters:
-                dw_gfk[:, f] += np.matmul(block.product_gfq[:, f], block.cols_gkq.transpose(0, 2, 1))
+                for part in np.matmul(block.product_pgfq[:, :, f], block.cols_pgkq.swapaxes(2, 3)):
+                    dw_gfk[:, f] += part
                 PyErr_CheckSignals()
         if dx is not None:
-            np.matmul(w_gkf, block.product_gfq, out=block.cols_gkq)
+            np.matmul(w_gkf, block.product_pgfq, out=block.cols_pgkq)
             add_columns(block.window, block.cols, dx[block.images])
         PyErr_CheckSignals()
 
@@ -102,7 +104,7 @@ def workspace_bytes(conv):
     images, rows, columns = _block_size(conv, conv.N)
     group_filters = conv.F // conv.groups
     sums = min(_filters_at_once(conv), group_filters) * _filter_bytes(conv)
-    return images * rows * columns * _window_bytes(conv) + sums
+    return images * rows * columns * _window_bytes(conv) + _products(conv, images) * sums
 
 
 def columns_of(window, const floating[:, :, :, :] x, floating[:, :, :, :, :, :] cols):
@@ -128,21 +130,21 @@ def add_columns(window, const floating[:, :, :, :, :, :] cols, floating[:, :, :,
 # --------------------------------------------------------------------------------------------------------- blocks
 
 class _Block(NamedTuple):
-    """A box of windows, its two matrices, and each of these seen as an array of windows."""
+    """A box of windows, the matrices of its products, and each of these seen as an array of windows."""
 
     window: object  # geometry of the box
     images: slice
-    outputs: tuple  # its place in y
-    cols_gkq: object  # (groups, C/groups*KH*KW, windows of the block)
-    product_gfq: object  # (groups, F/groups, windows of the block)
+    y: object  # its part of y or dy (images, F, rows, columns)
+    cols_pgkq: object  # (products, groups, C/groups*KH*KW, windows of a product)
     cols: object  # (C, KH, KW, images, rows, columns)
-    product: object  # (F, images, rows, columns)
+    product_pgfq: object  # (products, groups, F/groups, windows of a product)
+    product: object  # (images, F, rows, columns): y itself, or a copy where y has not the order of the products
 
 
-def _blocks(conv, N):
-    """Cut the windows of N images into blocks, which share their memory."""
+def _blocks(conv, y):
+    """Cut the windows of all images into blocks, which share their memory; y may as well be dy."""
+    N, _, OH, OW = y.shape
     images, rows, columns = _block_size(conv, N)
-    OH, OW = conv.window.output
     scratch = np.empty(images * rows * columns * _window_bytes(conv), np.uint8).view(conv.dtype)
     for oh, ow in product(_pieces(OH, rows), _pieces(OW, columns)):
         window = type(conv.window)(_part(conv.window.h, oh), _part(conv.window.w, ow))
@@ -150,20 +152,38 @@ def _blocks(conv, N):
         for n in _pieces(N, images):
             if n.stop - n.start != count:
                 count = n.stop - n.start
-                arrays = _arrays(conv, scratch, (count, oh.stop - oh.start, ow.stop - ow.start))
-            yield _Block(window, n, (n, slice(None), oh, ow), *arrays)
+                cols, copies = _arrays(conv, scratch, count, oh.stop - oh.start, ow.stop - ow.start)
+            y_block = y[n, :, oh, ow]
+            in_place = y_block.flags.c_contiguous and _products(conv, count) == count
+            products = (y_block.reshape(copies[0].shape), y_block) if in_place else copies
+            yield _Block(window, n, y_block, *cols, *products)
 
 
-def _arrays(conv, scratch, box):
-    """The last four fields of a block."""
-    taps, q = conv.C * conv.window.h.kernel * conv.window.w.kernel, prod(box)
-    cols, products = scratch[:taps * q], scratch[taps * q:(taps + conv.F) * q]
+def _arrays(conv, scratch, images, rows, columns):
+    """The columns of a block and its products, each as matrices and as an array of windows."""
+    taps = conv.C * conv.window.h.kernel * conv.window.w.kernel
+    products = _products(conv, images)
+    together = images // products  # one of the two is 1, so that each reshape below is a view
+    q = together * rows * columns
+    cols, product = scratch[:products * taps * q], scratch[products * taps * q:products * (taps + conv.F) * q]
+    by_tap = cols.reshape(products, conv.C, *conv.window.kernel, together, rows, columns)
+    by_filter = product.reshape(products, conv.F, together, rows, columns)
     return (
-        cols.reshape(conv.groups, -1, q),
-        products.reshape(conv.groups, -1, q),
-        cols.reshape(conv.C, *conv.window.kernel, *box),
-        products.reshape(conv.F, *box),
+        (
+            cols.reshape(products, conv.groups, -1, q),
+            by_tap.transpose(1, 2, 3, 0, 4, 5, 6).reshape(conv.C, *conv.window.kernel, images, rows, columns),
+        ),
+        (
+            product.reshape(products, conv.groups, -1, q),
+            by_filter.swapaxes(1, 2).reshape(images, conv.F, rows, columns),
+        ),
     )
+
+
+def _products(conv, images):
+    """Products of a block: one for each image if it has windows enough, or else one for all."""
+    OH, OW = conv.window.output
+    return images if OH * OW >= BLOCK_WINDOWS else 1
 
 
 def _pieces(extent, step):
@@ -205,10 +225,10 @@ def _as_matrices(w, groups):
     return np.ascontiguousarray(w).reshape(groups, w.shape[0] // groups, -1)
 
 
-def _sums(product):
+def _sums(product_pgfq):
     """Sum over the windows of each filter; finite only if all its numbers are."""
     with np.errstate(all="ignore"):
-        return product.sum(axis=(1, 2, 3), dtype=np.float64)
+        return product_pgfq.sum(axis=(0, 3), dtype=np.float64).reshape(-1)
 
 
 def _is_padded(window):

@@ -143,14 +143,86 @@ def test_naive_vs_fast_names_the_layers_when_none_fits(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_peers_runs_with_whoever_is_installed(tmp_path):
+def peers_or_skip():
     for module in ("rich", "threadpoolctl"):
         pytest.importorskip(module)
+
+
+def test_peers_runs_with_whoever_is_installed(tmp_path):
+    peers_or_skip()
     numbers = tmp_path / "peers.json"
-    options = ("--layers", "deeplearning", "--seconds", "0.1", "--backward", "--json", numbers)
-    done = run("peers.py", *options)
+    where = ("--layers", "deeplearning", "--direction", "backward", "--layout", "NCHW", "NHWC")
+    done = run("peers.py", *where, "--seconds", "0.1", "--json", numbers)
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(numbers.read_text(encoding="utf-8"))["results"]
-    assert result["layer"] == "deeplearning-ai"
-    assert result["seconds"]["cnnfast"] > 0
-    assert set(result["ratios"]) == set(result["seconds"]) - {"cnnfast"}
+    setting = {"dtype": "float32", "direction": "backward", "threads": 1}
+    assert result.items() >= ({"layer": "deeplearning-ai"} | setting).items()
+    assert result["seconds"].keys() >= {"cnnfast NCHW", "cnnfast NHWC"}
+    assert result["percent"].keys() == {"NCHW", "NHWC"}
+    assert all(value > 0 for value in (*result["seconds"].values(), *result["percent"].values()))
+
+
+def test_neighbours_runs_with_whoever_is_installed(tmp_path):
+    peers_or_skip()
+    numbers = tmp_path / "neighbours.json"
+    sections = ("tiny", "linear", "memory")
+    where = ("--only", *sections, "--threads", "1")
+    done = run("neighbours.py", *where, "--seconds", "0.01", "--json", numbers)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(numbers.read_text(encoding="utf-8"))["neighbours"]
+    assert tuple(record) == sections
+    assert {row["who"] for row in record["tiny"]} >= {"cnnfast NCHW", "cnnfast NHWC"}
+    assert len(record["linear"]) == 4
+    if sys.platform == "linux":
+        assert [row["algorithm"] for row in record["memory"][:2]] == ["auto", "im2col"]
+        assert record["memory"][-1]["forward MiB"] == 441
+
+
+def test_pairs_are_timed_beside_both_alone():
+    peers_or_skip()
+    alternation = importlib.import_module("alternation")
+    timing = importlib.import_module("timing")
+    with timing.threads(1):
+        rows = alternation.time_pairs(SMALL[0], 1, 0.01)
+    ours = [row for row in rows if row["convolution"] == "cnnfast NCHW"]
+    assert [row["product"] for row in ours] == ["matmul", "linear"]
+    for row in rows:
+        assert row["pair / sum"] == pytest.approx(row["pair ms"] / row["sum ms"])
+    assert ours[0]["ratio"] == 1
+
+
+@pytest.mark.parametrize("layer", [*layers.CORE, *SMALL], ids=name_of)
+def test_transposed_convolution_gives_the_shape_back(layer):
+    peers_or_skip()
+    neighbours = importlib.import_module("neighbours")
+    y_size, rest = layer.y_shape[2:], neighbours.rest_of_stride(layer)
+    dy, w = np.zeros((1, layer.F, *y_size), "float32"), np.zeros(layer.w_shape, "float32")
+    x = cnnfast.conv_transpose2d(dy, w, **layer.options, output_padding=rest)
+    assert x.shape == (1, *layer.x_shape[1:])
+
+
+def test_a_comparison_counts_the_faster_rival():
+    peers_or_skip()
+    comparison = importlib.import_module("comparison")
+    setting = importlib.import_module("rivals").Setting("float32", "backward", 2)
+    seconds = {"cnnfast NCHW": 2.0, "torch NCHW": 6.0, "torch NHWC": 3.0}
+    timed = comparison.Timed(SMALL[-1], setting, seconds, peak=8.0)  # one multiplication and sum
+    record = timed.record()
+    assert record["ratios"] == {"NCHW / torch NCHW": 3.0, "NCHW / best torch": 1.5}
+    assert record["percent"] == {"NCHW": pytest.approx(100 * (4 / 2) / 8)}
+    assert comparison.lowest({"a": 4.0, "b": 1.0}) == (2.0, 1.0, "b")
+    alone = [comparison.Timed(SMALL[-1], setting._replace(threads=1), {"cnnfast NCHW": 3.0}, 4.0)]
+    assert comparison.gains_of_threads(alone, [timed], "NCHW") == {"one-cell": 1.5}
+
+
+def test_rivals_rest_between_samples_with_several_threads(monkeypatch):
+    peers_or_skip()
+    timing = importlib.import_module("timing")
+    rests = []
+    monkeypatch.setattr(timing, "rest", lambda: rests.append(None))
+    for count, expected in ((1, 0), (2, 6)):
+        rests.clear()
+        with timing.threads(count):
+            calls = {"a": lambda: None, "b": lambda: None}
+            timing.interleaved(calls, timing.Rounds(least=3, seconds=0))
+        assert len(rests) == expected
