@@ -275,22 +275,23 @@ cdef struct Totals:
     Places p
     const char *dy
     double *sums  # of piece and filter
+    bint by_pixels
     Py_ssize_t F, Q, outputs
 
 
 cdef void totals_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Totals *job = <Totals *>context
-    job.kernels.channel_sums(&job.p, job.dy, i * job.outputs, min(job.outputs, job.Q - i * job.outputs), job.F,
-                             job.sums + i * job.F)
+    job.kernels.channel_sums(&job.p, job.by_pixels, job.dy, i * job.outputs,
+                             min(job.outputs, job.Q - i * job.outputs), job.F, job.sums + i * job.F)
 
 
-def add_bias_gradient(dy_nchw, db):
-    """Add to db, in float64, the sums of each filter of dy; not finite if dy is not."""
+def add_bias_gradient(layout, dy_nchw, db):
+    """Add to db, in float64, the sums of each filter of dy, in an order that suits its layout; not finite if dy is not."""
     if 0 in dy_nchw.shape:
         return
     cdef View dy = View(dy_nchw)
     cdef Totals job
-    job.kernels, job.dy, job.F = kernels_for(dy_nchw.dtype.name), dy.data, dy.shape[1]
+    job.kernels, job.dy, job.F, job.by_pixels = kernels_for(dy_nchw.dtype.name), dy.data, dy.shape[1], layout == "NHWC"
     job.p = Places(dy.shape[2], dy.shape[3], dy.step[0], dy.step[1], dy.step[2], dy.step[3])
     job.Q = dy.shape[0] * dy.shape[2] * dy.shape[3]
     job.outputs = max((job.Q + FEW_CHUNKS - 1) // FEW_CHUNKS, MOST_OUTPUTS)

@@ -5,6 +5,8 @@ and follow one choice of instruction set. What they find is declared in cnnfast/
 """
 
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.string cimport memset
 
 import numpy as np
 
@@ -99,15 +101,18 @@ cdef class Memory:
     """Scratch memory of so many bytes that begins on a cache line."""
 
     def __cinit__(self, Py_ssize_t size):
-        self.array = np.empty(size + LINE, np.uint8)
-        cdef unsigned char[::1] view = self.array
-        self.data = <char *>((<size_t>&view[0] + LINE - 1) // LINE * LINE)
+        self.size = size
+        self.block = PyMem_RawMalloc(size + LINE)
+        if self.block == NULL:
+            raise MemoryError(f"no memory for {size} bytes of workspace")
+        self.data = <char *>((<size_t>self.block + LINE - 1) // LINE * LINE)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.block)
 
     cdef object numbers(self, dtype):
-        """All of it as an array."""
-        cdef unsigned char[::1] view = self.array
-        first = self.data - <char *>&view[0]
-        return self.array[first:len(self.array) - LINE + first].view(dtype)
+        """All of it as an array, which must not outlive it."""
+        return np.asarray(<unsigned char[:self.size]><unsigned char *>self.data).view(dtype)
 
 
 # ------------------------------------------------------------------------------------------------------------ peak
@@ -120,7 +125,7 @@ def repeat_tile(dtype, Py_ssize_t times):
     cdef const Kernels *kernels = kernels_for(dtype)
     cdef Py_ssize_t MR = kernels.MR, NR = kernels.NR, item = np.dtype(dtype).itemsize, i
     cdef Memory memory = Memory((TILE_K * (MR + NR) + MR * NR) * item)
-    memory.array[:] = 0
+    memset(memory.data, 0, memory.size)
     cdef Left a = Left(memory.data, 0, 1, MR, NULL, NULL)
     cdef Right b = Right(memory.data + TILE_K * MR * item, 0, NR, NULL, NULL)
     cdef Target c = Target(memory.data + TILE_K * (MR + NR) * item, NR, True, NULL, NULL, False)

@@ -60,8 +60,8 @@ cdef extern from "simd/kernels.h" nogil:
         void (*add_sums)(const void *sums, Py_ssize_t slices, Py_ssize_t slice, Py_ssize_t m0, Py_ssize_t m1,
                          Py_ssize_t M, Py_ssize_t N, Py_ssize_t taps, void *to, Py_ssize_t m_step, Py_ssize_t n_step,
                          Py_ssize_t t_step) noexcept nogil
-        void (*channel_sums)(const Places *p, const void *y, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
-                             double *sums) noexcept nogil
+        void (*channel_sums)(const Places *p, int by_pixels, const void *y, Py_ssize_t q0, Py_ssize_t count,
+                             Py_ssize_t C, double *sums) noexcept nogil
         void (*gather_columns)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,
                                Py_ssize_t count, void *columns, Py_ssize_t panel, Py_ssize_t row) noexcept nogil
         void (*gather_rows)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,

@@ -46,6 +46,7 @@ cdef enum:
     PADDED_BYTES = 98304  # of the rows of a chunk: with the weights of a block they fit the second cache
     PACKED_BYTES = 16777216  # of weights packed at a time
     TABLE_BYTES = 16  # of offsets for each number of K
+    MOST_ORDERS = 8  # layouts of weights that a plan remembers
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
@@ -220,6 +221,16 @@ class _NotFinite(Exception):
     """A weight that is not finite would meet the zeros of the padding."""
 
 
+cdef class _Order:
+    """A table of offsets."""
+
+    cdef Py_ssize_t[::1] table
+    cdef const Py_ssize_t *offset
+
+    def __cinit__(self, Py_ssize_t[::1] table):
+        self.table, self.offset = table, &table[0]
+
+
 cdef class _Plan:
     """One product, but for the arrays: its sizes, the tables it needs, and the order of its weights."""
 
@@ -241,17 +252,18 @@ cdef class _Plan:
         set_memory(job, conv.groups)
         self.orders = {}
 
-    cdef Py_ssize_t[::1] order(self, Py_ssize_t step_c, Py_ssize_t step_h, Py_ssize_t step_w):
-        """The same as `weight_offsets`, which is asked once for each layout of weights."""
+    cdef _Order order(self, Py_ssize_t step_c, Py_ssize_t step_h, Py_ssize_t step_w):
+        """Where each number of K is among the weights of a filter; found once for each layout of weights."""
         steps = step_c, step_h, step_w
-        if steps not in self.orders:
-            if len(self.orders) > 8:
+        found = self.orders.get(steps)
+        if found is None:
+            if len(self.orders) == MOST_ORDERS:
                 self.orders.clear()
-            self.orders[steps] = self.weight_offsets(step_c, step_h, step_w)
-        return self.orders[steps]
+            found = self.orders[steps] = _Order(self.weight_offsets(step_c, step_h, step_w))
+        return found
 
     def weight_offsets(self, Py_ssize_t step_c, Py_ssize_t step_h, Py_ssize_t step_w):
-        """Where each number of K is among the weights of a filter, in the order of the blocks of K."""
+        """The same as a list, in the order of the blocks of K."""
         taps = np.array([h * step_h + w * step_w for h, w in self.sight.taps], np.intp)
         channels = np.arange(self.job.C, dtype=np.intp) * step_c
         order = []
@@ -346,13 +358,13 @@ cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu
     cdef Packing packing
     cdef int rows = 1 if transposed else 0, workers = thread_count()
     cdef Py_ssize_t i = 0, j, at_once
-    cdef Py_ssize_t[::1] offset = plan.order(weights.step[1 - rows], weights.step[2], weights.step[3])
+    cdef _Order order = plan.order(weights.step[1 - rows], weights.step[2], weights.step[3])
     cdef Memory scratch = Memory(workers * job.scratch_bytes)
     cdef Memory packed = Memory(job.groups_at_once * job.weight_group * job.itemsize)
     place(&job, x, y)
     job.relu, job.scratch, job.weights = relu, scratch.data, packed.data
     job.x_in_place = plan.sight.one_to_one and is_in_place(&job, x)
-    set_packing(&packing, &job, weights.step[rows], weights.shape[0] // groups * weights.step[0], offset)
+    set_packing(&packing, &job, weights.step[rows], weights.shape[0] // groups * weights.step[0], order)
     packing.packed = packed.data
     while i < groups:
         at_once = min(job.groups_at_once, groups - i)
@@ -385,10 +397,10 @@ cdef void place(Product *job, View x, View y):
 
 
 cdef void set_packing(Packing *packing, const Product *job, Py_ssize_t row, Py_ssize_t group,
-                      Py_ssize_t[::1] offset):
-    """Weights lie at filter * row + offset[k], and a group after the other; the table must outlive the packing."""
+                      _Order order):
+    """Weights lie at filter * row + offset[k], and a group after the other; the order must outlive the packing."""
     packing.kernels, packing.itemsize, packing.width, packing.K = job.kernels, job.itemsize, job.width, job.K
-    packing.row, packing.group, packing.packed_group, packing.offset = row, group, job.weight_group, &offset[0]
+    packing.row, packing.group, packing.packed_group, packing.offset = row, group, job.weight_group, order.offset
 
 
 def forward(conv, x, w, b, bint relu, y):
@@ -469,8 +481,8 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
 
     by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
     cdef View weights = View(by_tap)
-    cdef Py_ssize_t[::1] offset = plan.order(C * taps, 0, 0)
-    set_packing(&packing, &job, 1, F * C * taps, offset)
+    cdef _Order order = plan.order(C * taps, 0, 0)
+    set_packing(&packing, &job, 1, F * C * taps, order)
     cdef Memory scratch = Memory(workers * job.scratch_bytes)
     cdef Memory packed = Memory(groups * job.weight_group * job.itemsize)
     job.scratch, job.weights = scratch.data, packed.data
@@ -514,7 +526,7 @@ def gradients(conv, x, w, dy, dx, dw, db):
     sums = np.zeros(conv.F)
     padded = any(axis.pad_before or axis.pad_after for axis in conv.window)
     if db is not None or dw is not None and padded:
-        add_bias_gradient(dy, sums)
+        add_bias_gradient(conv.layout, dy, sums)
     if db is not None:
         db += sums
     if dw is not None and dy.shape[0]:

@@ -21,7 +21,8 @@ cdef class View:
     cdef bint is_regular(self)
 
 cdef class Memory:
-    cdef object array
+    cdef void *block
     cdef char *data
+    cdef Py_ssize_t size
 
     cdef object numbers(self, dtype)

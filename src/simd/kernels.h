@@ -101,7 +101,8 @@ typedef struct {
     void (*add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t M,
                      ptrdiff_t N, ptrdiff_t taps, void *to, ptrdiff_t m_step, ptrdiff_t n_step, ptrdiff_t t_step);
     /* sums[c] += the sum of C channels of y over places q0 to q0 + count - 1. */
-    void (*channel_sums)(const Places *p, const void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, double *sums);
+    void (*channel_sums)(const Places *p, int by_pixels, const void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
+                         double *sums);
     /* columns[k][q] for outputs q0 to q0 + count - 1, in panels of NR outputs; k = c * taps + t from k0 to k1 - 1. */
     void (*gather_columns)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0, ptrdiff_t count,
                            void *columns, ptrdiff_t panel, ptrdiff_t row);

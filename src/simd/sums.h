@@ -67,29 +67,42 @@ ALWAYS double NAME(sum)(const T *from, ptrdiff_t count)
     return total;
 }
 
-/* for part of the outputs that is in one row, or image: for c in channels, for cells; the inner loop is over neighbours */
-static void NAME(channel_sums)(const Places *p, const void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, double *sums)
+/* Some outputs of one channel in one image, copied together. */
+ALWAYS void NAME(collect)(const Places *p, const T *image, ptrdiff_t q, ptrdiff_t count, T *to)
 {
-    const ptrdiff_t columns = p->row == p->columns * p->cell ? p->rows * p->columns : p->columns;
-    const ptrdiff_t rows = p->rows * p->columns / columns;
-    ptrdiff_t image = q0 / (rows * columns), i = q0 / columns % rows, j = q0 % columns;
-    while (count > 0) {
-        const ptrdiff_t run = columns - j < count ? columns - j : count;
-        const T *from = (const T *)y + image * p->image + i * p->row + j * p->cell;
-        if (p->cell == 1)
+    for (ptrdiff_t o = 0; o < count; o++, q++)
+        to[o] = image[q / p->columns * p->row + q % p->columns * p->cell];
+}
+
+/* The order of a sum depends on the numbers of outputs only, not on where they are.
+
+     planes    for part of an image, for c in channels              a vector at a time; what is scattered is copied first
+     pixels    for q in outputs                                     one after the other
+                 for c in channels                                                                                   */
+static void NAME(channel_sums)(const Places *p, int by_pixels, const void *y, ptrdiff_t q0, ptrdiff_t count,
+                               ptrdiff_t C, double *sums)
+{
+    T copy[32 * NAME(BLOCK)];
+    const ptrdiff_t plane = p->rows * p->columns, most = by_pixels ? 1 : 32 * NAME(BLOCK);
+    const int together = p->cell == 1 && (p->row == p->columns || p->rows == 1);
+    for (const ptrdiff_t end = q0 + count; q0 < end;) {
+        const ptrdiff_t q = q0 % plane, rest = end - q0 < plane - q ? end - q0 : plane - q;
+        const ptrdiff_t run = rest < most ? rest : most;
+        const T *image = (const T *)y + q0 / plane * p->image;
+        const T *first = image + q / p->columns * p->row + q % p->columns * p->cell;
+        if (by_pixels && p->channel == 1)
             for (ptrdiff_t c = 0; c < C; c++)
-                sums[c] += NAME(sum)(from + c * p->channel, run);
+                sums[c] += first[c];
+        else if (by_pixels)
+            for (ptrdiff_t c = 0; c < C; c++)
+                sums[c] += first[c * p->channel];
         else
-            for (ptrdiff_t o = 0; o < run; o++)
-                if (p->channel == 1)
-                    for (ptrdiff_t c = 0; c < C; c++)
-                        sums[c] += from[o * p->cell + c];
-                else
-                    for (ptrdiff_t c = 0; c < C; c++)
-                        sums[c] += from[o * p->cell + c * p->channel];
-        count -= run, j = 0;
-        if (++i == rows)
-            i = 0, image++;
+            for (ptrdiff_t c = 0; c < C; c++) {
+                if (!together)
+                    NAME(collect)(p, image + c * p->channel, q, run, copy);
+                sums[c] += NAME(sum)(together ? first + c * p->channel : copy, run);
+            }
+        q0 += run;
     }
 }
 
