@@ -26,6 +26,7 @@ from .arrays import (
     float_array,
     gradient,
     nchw,
+    new_array,
     parameter,
     result,
 )
@@ -140,7 +141,7 @@ def conv2d(
         geometry.convolution, x.shape, w.shape, x.dtype, options, algorithm
     )
     b = None if b is None else parameter("b", b, (conv.F,), x)
-    y = np.empty(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x, w=w, b=b)
+    y = new_array(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x, w=w, b=b)
     compute(chosen.forward, conv, conv.F, x, w, b, relu, y)
     return y if out is None else out
 
@@ -179,7 +180,7 @@ def conv2d_forward(
         geometry.convolution, x.shape, w.shape, x.dtype, options, algorithm
     )
     b = None if b is None else parameter("b", b, (conv.F,), x)
-    y = np.empty(y_shape, x.dtype)
+    y = new_array(y_shape, x.dtype)
     compute(chosen.forward, conv, conv.F, x, w, b, relu, y)
     return y, Conv2dCache(x, w, b, y.view() if relu else None, conv, chosen)
 
@@ -300,7 +301,7 @@ def conv_transpose2d(
         geometry.transposed_convolution, x.shape, w.shape, x.dtype, options, algorithm
     )
     b = None if b is None else parameter("b", b, (conv.C,), x)
-    y = np.empty(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x, w=w, b=b)
+    y = new_array(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x, w=w, b=b)
     compute(chosen.input_gradient, conv, conv.C, x, w, b, relu, y)
     return y if out is None else out
 
@@ -340,7 +341,7 @@ def conv_transpose2d_forward(
         geometry.transposed_convolution, x.shape, w.shape, x.dtype, options, algorithm
     )
     b = None if b is None else parameter("b", b, (conv.C,), x)
-    y = np.empty(y_shape, x.dtype)
+    y = new_array(y_shape, x.dtype)
     compute(chosen.input_gradient, conv, conv.C, x, w, b, relu, y)
     return y, ConvTranspose2dCache(x, w, b, y.view() if relu else None, conv, chosen)
 
@@ -435,7 +436,7 @@ def _gradient_arrays(
     check_cached(np.dtype(cache.conv.dtype), **known)
     return (
         gradient(dy, dy_shape, x.dtype),
-        np.empty(x.shape, x.dtype) if "x" in needs else None,
+        new_array(x.shape, x.dtype) if "x" in needs else None,
         np.zeros(w.shape, w.dtype) if "w" in needs else None,
         np.zeros(b.shape) if "b" in needs and b is not None else None,
     )

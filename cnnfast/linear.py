@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import numpy.typing as npt
 
 from . import geometry
 from .algorithms import Algorithm, planned
-from .arrays import FloatArray, check_cache, check_shape, floats, parameter, result
+from .arrays import FloatArray, check_cache, check_shape, floats, new_array, parameter, result
 from .conv import MASKED_BYTES, Conv2dCache, compute, conv2d_backward, operands
 from .geometry import Convolution
 
@@ -69,7 +68,7 @@ def linear(
     conv, chosen = _planned(images, w)
     b = None if b is None else parameter("b", b, (conv.F,), x)
     shape = len(x), len(w)
-    y = np.empty(shape, x.dtype) if out is None else result(out, shape, x.dtype, x=x, w=w, b=b)
+    y = new_array(shape, x.dtype) if out is None else result(out, shape, x.dtype, x=x, w=w, b=b)
     compute(chosen.forward, conv, conv.F, images, _taps(w), b, relu, _pixels(y))
     return y if out is None else out
 
@@ -101,7 +100,7 @@ def linear_forward(
     images, taps = rows_as(x), _taps(w)
     conv, chosen = _planned(images, w)
     b = None if b is None else parameter("b", b, (conv.F,), x)
-    y = np.empty((len(x), len(w)), x.dtype)
+    y = new_array((len(x), len(w)), x.dtype)
     results = rows_as(y)
     compute(chosen.forward, conv, conv.F, images, taps, b, relu, results)
     cache = Conv2dCache(images, taps, b, results if relu else None, conv, chosen)

@@ -62,10 +62,6 @@ cdef extern from "simd/kernels.h" nogil:
                          Py_ssize_t t_step) noexcept nogil
         void (*channel_sums)(const Places *p, int by_pixels, const void *y, Py_ssize_t q0, Py_ssize_t count,
                              Py_ssize_t C, double *sums) noexcept nogil
-        void (*gather_columns)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,
-                               Py_ssize_t count, void *columns, Py_ssize_t panel, Py_ssize_t row) noexcept nogil
-        void (*gather_rows)(const Windows *g, const void *x, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t q0,
-                            Py_ssize_t count, void *rows, Py_ssize_t row) noexcept nogil
         void (*add_columns)(const Windows *g, void *x, Py_ssize_t q0, Py_ssize_t count, const void *columns,
                             Py_ssize_t row) noexcept nogil
         void (*add_rows)(const Windows *g, void *x, Py_ssize_t q0, Py_ssize_t count, const void *rows,

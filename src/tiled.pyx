@@ -407,7 +407,7 @@ def forward(conv, x, w, b, bint relu, y):
     """Compute ``y = relu(x * w + b)``."""
     if 0 in y.shape:
         return
-    conv = _of_images(conv, y)
+    conv, x, y = _as_rows(_of_images(conv, y), x, y)
     try:
         _product(_forward_plan(conv, kernels_id(conv)), x, w, y, np.ascontiguousarray(b), conv.groups, relu, False)
     except _NotFinite:
@@ -418,7 +418,7 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
     """Compute ``dx = relu(what dy scatters through w + b)``, one phase of the cells of x at a time."""
     if 0 in dx.shape:
         return
-    conv = _of_images(conv, dx)
+    conv, dx, dy = _as_rows(_of_images(conv, dx), dx, dy)
     h, v = conv.window
     if _is_spread(conv):
         return _spread(conv, dy, w, b, relu, dx)
@@ -440,6 +440,31 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
 def _of_images(conv, array):
     """Return the convolution of as many images as the array has."""
     return conv if array.shape[0] == conv.N else conv._replace(N=array.shape[0])
+
+
+def _as_rows(conv, x, y):
+    """Take the small images of a 1x1 convolution for one row each, which is copied at once; else change nothing."""
+    rows = _of_rows(conv)
+    if rows is None or not (_has_plain_planes(x) and _has_plain_planes(y)):
+        return conv, x, y
+    return rows, x.reshape(*x.shape[:2], 1, -1), y.reshape(*y.shape[:2], 1, -1)
+
+
+@lru_cache(maxsize=512)
+def _of_rows(conv):
+    """The convolution whose images have one row, if this is a 1x1 convolution of small images in NCHW."""
+    cells = prod(conv.window.image)
+    if conv.layout != "NCHW" or cells > MOST_OUTPUTS or cells == 1 or any(
+            (axis.kernel, axis.stride, axis.pad_before, axis.pad_after) != (1, 1, 0, 0) for axis in conv.window):
+        return None
+    h, v = conv.window
+    return conv._replace(window=type(conv.window)(h._replace(size=1, output=1), v._replace(size=cells, output=cells)))
+
+
+def _has_plain_planes(array):
+    """Whether the numbers of a channel follow each other."""
+    _, _, row, cell = array.strides
+    return cell == array.itemsize and row == array.shape[3] * cell
 
 
 def _is_spread(conv):
@@ -533,7 +558,7 @@ def gradients(conv, x, w, dy, dx, dw, db):
         if padded and not np.isfinite(sums).all():
             _naive.add_weight_gradient(conv, x, dy, dw)
         else:
-            weight_gradient(conv, x, dy, dw)
+            weight_gradient(*_as_rows(_of_images(conv, x), x, dy), dw)
 
 
 def workspace_bytes(conv):

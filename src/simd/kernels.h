@@ -103,13 +103,7 @@ typedef struct {
     /* sums[c] += the sum of C channels of y over places q0 to q0 + count - 1. */
     void (*channel_sums)(const Places *p, int by_pixels, const void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
                          double *sums);
-    /* columns[k][q] for outputs q0 to q0 + count - 1, in panels of NR outputs; k = c * taps + t from k0 to k1 - 1. */
-    void (*gather_columns)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0, ptrdiff_t count,
-                           void *columns, ptrdiff_t panel, ptrdiff_t row);
-    /* rows[q][k], with k = t * channels + c. */
-    void (*gather_rows)(const Windows *g, const void *x, ptrdiff_t k0, ptrdiff_t k1, ptrdiff_t q0, ptrdiff_t count,
-                        void *rows, ptrdiff_t row);
-    /* Back again: add all of columns[k][q], or of rows[q][k], to the cells that they would have been gathered from. */
+    /* Add columns[c * taps + t][q], or rows[q][t * channels + c], to the cells that outputs q0 to q0 + count - 1 see. */
     void (*add_columns)(const Windows *g, void *x, ptrdiff_t q0, ptrdiff_t count, const void *columns, ptrdiff_t row);
     void (*add_rows)(const Windows *g, void *x, ptrdiff_t q0, ptrdiff_t count, const void *rows, ptrdiff_t row);
     /* y at places q0 to q0 + count - 1 of C channels from a buffer of channels and outputs with these steps. */

@@ -15,23 +15,6 @@ ALWAYS void NAME(zero)(T *to, ptrdiff_t count)
         to[i] = 0;
 }
 
-/* to[j][c] = from[c][j], in blocks of 4 x 4. */
-ALWAYS void NAME(transpose)(const T *restrict from, ptrdiff_t row, ptrdiff_t C, ptrdiff_t J, T *restrict to)
-{
-    ptrdiff_t c = 0;
-    for (; c + 4 <= C; c += 4) {
-        ptrdiff_t j = 0;
-        for (; j + 4 <= J; j += 4)
-            NAME(turn)(from + c * row + j, row, to + j * C + c, C);
-        for (; j < J; j++)
-            for (ptrdiff_t i = c; i < c + 4; i++)
-                to[j * C + i] = from[i * row + j];
-    }
-    for (; c < C; c++)
-        for (ptrdiff_t j = 0; j < J; j++)
-            to[j * C + c] = from[c * row + j];
-}
-
 /* One row of one phase in one channel (planes), or in all channels of each cell (pixels); `first` to `end` are inside. */
 ALWAYS void NAME(pad_row)(const int pixels, const T *restrict from, ptrdiff_t step, ptrdiff_t channel,
                           ptrdiff_t channels, ptrdiff_t first, ptrdiff_t end, ptrdiff_t width, T *restrict to)
@@ -44,7 +27,7 @@ ALWAYS void NAME(pad_row)(const int pixels, const T *restrict from, ptrdiff_t st
     else if (channel == 1 && step == channels)
         NAME(copy)(to, from, inside * channels);
     else if (step == 1)
-        NAME(transpose)(from, channel, channels, inside, to);
+        NAME(transpose)(from, channel, channels, inside, to, channels);
     else
         for (ptrdiff_t j = 0; j < inside; j++)
             NAME(copy_steps)(to + j * channels, from + j * step, channel, channels);
@@ -54,11 +37,13 @@ ALWAYS void NAME(pad_row)(const int pixels, const T *restrict from, ptrdiff_t st
 /* for image of the run
      for phase                                                      a smaller image
        for row that a window of the run sees                        zeros, cells, zeros; or zeros alone
-         for c in channels                                          a row of planes; of pixels, they lie side by side */
+         for c in channels                                          a row of planes, turned if they lie side by side;
+                                                                    of pixels, the channels of a cell side by side   */
 ALWAYS void NAME(pad)(const int pixels, const Padded *g, const Run *run, const T *x, ptrdiff_t channels, T *to,
                       ptrdiff_t channel_step)
 {
     const ptrdiff_t size = pixels ? channels : 1, width = run->columns + g->span_w;
+    const int turned = !pixels && g->channel == 1 && channels > 1;
     const ptrdiff_t end_row = run->row + (run->column - run->first + run->count - 1) / run->columns + 1;
     for (ptrdiff_t n = 0, i0 = run->row, slot = 0; n * g->rows < end_row; n++, i0 = 0) {
         const ptrdiff_t i1 = end_row - n * g->rows < g->rows ? end_row - n * g->rows : g->rows;
@@ -71,6 +56,14 @@ ALWAYS void NAME(pad)(const int pixels, const Padded *g, const Run *run, const T
                 const int inside = h >= 0 && h < g->H && first < end;
                 const T *from = x + (run->image + n) * g->image + h * g->row + (w0 + first * g->stride_w) * g->cell;
                 T *row = to + (p * g->plane + (slot + i - i0) * g->width) * size;
+                if (turned && inside) {
+                    for (ptrdiff_t c = 0; c < channels; c++) {
+                        NAME(zero)(row + c * channel_step, first);
+                        NAME(zero)(row + c * channel_step + end, width - end);
+                    }
+                    NAME(transpose)(from, g->stride_w * g->cell, end - first, channels, row + first, channel_step);
+                    continue;
+                }
                 for (ptrdiff_t c = 0; c < (pixels ? 1 : channels); c++)
                     if (inside)
                         NAME(pad_row)(pixels, from + c * g->channel, g->stride_w * g->cell, g->channel, channels,

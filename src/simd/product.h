@@ -150,26 +150,6 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
     }
 }
 
-/* Turn a block of 4 x 4 numbers: to[k][o] = from[o][k]. */
-ALWAYS void NAME(turn)(const T *from, ptrdiff_t row, T *to, ptrdiff_t width)
-{
-#if !defined(PLAIN_C) && HAS_SHUFFLE
-    typedef T Four __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
-    Four a = *(const Four *)from, b = *(const Four *)(from + row);
-    Four c = *(const Four *)(from + 2 * row), d = *(const Four *)(from + 3 * row);
-    Four ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    Four cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    *(Four *)to = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
-    *(Four *)(to + width) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
-    *(Four *)(to + 2 * width) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
-    *(Four *)(to + 3 * width) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
-#else
-    for (int o = 0; o < 4; o++)
-        for (int k = 0; k < 4; k++)
-            to[k * width + o] = from[o * row + k];
-#endif
-}
-
 /* for a panel, for a block of k that stays in the first cache, for o in rows of the panel: blocks of 4 x 4 where
    neighbours in k are neighbours in memory, single numbers elsewhere */
 static void NAME(pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,

@@ -77,25 +77,27 @@ ALWAYS void NAME(collect)(const Places *p, const T *image, ptrdiff_t q, ptrdiff_
 /* The order of a sum depends on the numbers of outputs only, not on where they are.
 
      planes    for part of an image, for c in channels              a vector at a time; what is scattered is copied first
-     pixels    for q in outputs                                     one after the other
+     pixels    for part of a row, for q in outputs                  one after the other
                  for c in channels                                                                                   */
 static void NAME(channel_sums)(const Places *p, int by_pixels, const void *y, ptrdiff_t q0, ptrdiff_t count,
                                ptrdiff_t C, double *sums)
 {
     T copy[32 * NAME(BLOCK)];
-    const ptrdiff_t plane = p->rows * p->columns, most = by_pixels ? 1 : 32 * NAME(BLOCK);
+    const ptrdiff_t whole = by_pixels ? p->columns : p->rows * p->columns, most = by_pixels ? whole : 32 * NAME(BLOCK);
     const int together = p->cell == 1 && (p->row == p->columns || p->rows == 1);
     for (const ptrdiff_t end = q0 + count; q0 < end;) {
-        const ptrdiff_t q = q0 % plane, rest = end - q0 < plane - q ? end - q0 : plane - q;
-        const ptrdiff_t run = rest < most ? rest : most;
-        const T *image = (const T *)y + q0 / plane * p->image;
+        const ptrdiff_t rest = NAME(clip)(whole - q0 % whole, end - q0), run = NAME(clip)(rest, most);
+        const ptrdiff_t q = q0 % (p->rows * p->columns);
+        const T *image = (const T *)y + q0 / (p->rows * p->columns) * p->image;
         const T *first = image + q / p->columns * p->row + q % p->columns * p->cell;
-        if (by_pixels && p->channel == 1)
-            for (ptrdiff_t c = 0; c < C; c++)
-                sums[c] += first[c];
-        else if (by_pixels)
-            for (ptrdiff_t c = 0; c < C; c++)
-                sums[c] += first[c * p->channel];
+        if (by_pixels)
+            for (ptrdiff_t o = 0; o < run; o++, first += p->cell)
+                if (p->channel == 1)
+                    for (ptrdiff_t c = 0; c < C; c++)
+                        sums[c] += first[c];
+                else
+                    for (ptrdiff_t c = 0; c < C; c++)
+                        sums[c] += first[c * p->channel];
         else
             for (ptrdiff_t c = 0; c < C; c++) {
                 if (!together)

@@ -66,6 +66,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
     return zero == 0;
 }
 
+#include "transpose.h"
+
 #include "product.h"
 
 #include "columns.h"
@@ -87,8 +89,6 @@ static const Kernels NAMED_TABLE = {
     NAME(columns),
     NAME(add_sums),
     NAME(channel_sums),
-    NAME(gather_columns),
-    NAME(gather_rows),
     NAME(add_columns),
     NAME(add_rows),
     NAME(scatter),
