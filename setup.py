@@ -7,6 +7,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 MODULES = {  # name: its sources in C
+    "depthwise": [],
     "engine": [
         "threads",
         *(f"simd/{name}" for name in ("sets", "baseline", "avx2", "avx512", "neon")),

@@ -20,7 +20,7 @@ from typing import Generic, SupportsIndex, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import _im2col, _naive, _tiled, geometry
+from . import _depthwise, _im2col, _naive, _tiled, geometry
 from .arrays import DTYPES, LAYOUTS, FloatArray, check_choice
 from .geometry import Convolution, IntPair, Padding, Window, shown
 
@@ -71,6 +71,14 @@ def _always(problem: Convolution | Window) -> None:
 
 
 ALGORITHMS = (
+    Algorithm(
+        "depthwise",
+        _depthwise.why_not,
+        _depthwise.workspace_bytes,
+        _depthwise.forward,
+        _depthwise.input_gradient,
+        _depthwise.gradients,
+    ),
     Algorithm(
         "tiled",
         _always,

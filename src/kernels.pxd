@@ -28,6 +28,27 @@ cdef extern from "simd/kernels.h" nogil:
     ctypedef struct Places:
         Py_ssize_t rows, columns, image, channel, row, cell
 
+    ctypedef struct Taps:
+        Py_ssize_t KH, KW, top, left, dilation_h, dilation_w, rows, columns, weights
+        const Py_ssize_t *column
+
+    ctypedef struct Depthwise:
+        const void *x_data
+        const void *x_end
+        void *y_data
+        Places x, y
+        Py_ssize_t images, groups, channels, filters
+        const void *weights
+        const void *bias
+        bint relu
+        Py_ssize_t stride_h, stride_w, phases_h, phases_w
+        const Taps *taps
+        Py_ssize_t strips, width
+        const Py_ssize_t *to
+        const Py_ssize_t *source
+        const Py_ssize_t *count
+        Py_ssize_t top, band, source_rows, out_width
+
     ctypedef struct Kernels:
         int MR, NR
         void (*multiply)(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, Left a, Right b, Target c) noexcept nogil
@@ -44,6 +65,15 @@ cdef extern from "simd/kernels.h" nogil:
                          Py_ssize_t row) noexcept nogil
         void (*scatter)(const Places *p, void *y, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C, const void *buffer,
                         Py_ssize_t channel, Py_ssize_t output) noexcept nogil
+        int lanes
+        void (*depthwise_planes)(const Depthwise *d, Py_ssize_t first_band, Py_ssize_t end_band,
+                                 Py_ssize_t first_plane, Py_ssize_t end_plane, void *scratch) noexcept nogil
+        void (*depthwise_planes_sums)(const Depthwise *d, Py_ssize_t c, Py_ssize_t first, Py_ssize_t end, void *sums,
+                                      void *scratch) noexcept nogil
+        void (*depthwise_pixels)(const Depthwise *d, Py_ssize_t image, Py_ssize_t first_row,
+                                 Py_ssize_t end_row) noexcept nogil
+        void (*depthwise_pixels_sums)(const Depthwise *d, Py_ssize_t c, Py_ssize_t C, Py_ssize_t first_row,
+                                      Py_ssize_t end_row, void *sums) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

@@ -68,6 +68,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "columns.h"
 
+#include "depthwise.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -80,6 +82,11 @@ static const Kernels NAMED_TABLE = {
     NAME(add_columns),
     NAME(add_rows),
     NAME(scatter),
+    LANES,
+    NAME(depthwise_planes),
+    NAME(depthwise_planes_sums),
+    NAME(depthwise_pixels),
+    NAME(depthwise_pixels_sums),
 };
 
 #undef NAMED_TABLE
