@@ -51,12 +51,21 @@ static void NAME(copy_band)(const Depthwise *d, const T *plane, ptrdiff_t row, p
                              d->x_end);
 }
 
+/* Rows of the scratch, and the strips in them. */
+typedef struct {
+    ptrdiff_t pitch, width;
+} NAME(Rows);
+
+/* Where output 0 sees its cell through tap kw: given, or known to the compiler where the kernel has its size from it. */
+
+#define AT(kw) (column ? column[kw] : (kw) % stride * x_rows.width + (kw) / stride)
+
 /* Outputs of R rows and a vector of columns:
 
      for kh, kw in taps
        for r in rows                                            cells shared by several taps are loaded once         */
 ALWAYS void NAME(plane_tile)(const int R, ptrdiff_t KH, ptrdiff_t KW, ptrdiff_t stride, ptrdiff_t dilation, const T *x,
-                             ptrdiff_t pitch, const ptrdiff_t *column, const T *w, const T *bias, int relu, T *y,
+                             NAME(Rows) x_rows, const ptrdiff_t *column, const T *w, const T *bias, int relu, T *y,
                              ptrdiff_t y_row, const T *y_end)
 {
     Vector acc[ROWS];
@@ -70,7 +79,7 @@ ALWAYS void NAME(plane_tile)(const int R, ptrdiff_t KH, ptrdiff_t KW, ptrdiff_t 
             Vector weight = NAME(spread)(w[kh * KW + kw]);
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++)
-                acc[r] += weight * NAME(load)(x + (r * stride + kh * dilation) * pitch + column[kw]);
+                acc[r] += weight * NAME(load)(x + (r * stride + kh * dilation) * x_rows.pitch + AT(kw));
         }
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
@@ -86,44 +95,45 @@ ALWAYS void NAME(plane_tile)(const int R, ptrdiff_t KH, ptrdiff_t KW, ptrdiff_t 
     }
 }
 
-/* All outputs of a band, from left to right and from top to bottom: a row may write into the next one before that is
-   computed. Where a tile would not fit it begins earlier and computes some outputs again. */
+/* All outputs of a band, from top to bottom: a short row may write into the next one before that is computed. Where a
+   tile would not fit it begins earlier and computes some outputs again. */
 ALWAYS void NAME(plane_band)(ptrdiff_t KH, ptrdiff_t KW, ptrdiff_t stride, ptrdiff_t dilation, const T *x,
-                             ptrdiff_t pitch, const ptrdiff_t *column, const T *w, const T *bias, int relu, T *y,
+                             NAME(Rows) x_rows, const ptrdiff_t *column, const T *w, const T *bias, int relu, T *y,
                              ptrdiff_t y_row, ptrdiff_t rows, ptrdiff_t columns, const T *y_end)
 {
-    for (ptrdiff_t j = 0; j < columns; j += LANES) {
-        ptrdiff_t q = j + LANES <= columns || columns < LANES ? j : columns - LANES, i = 0;
-        if (rows >= ROWS)
-            for (; i < rows; i += ROWS) {
-                ptrdiff_t r = i + ROWS <= rows || !bias ? i : rows - ROWS;
-                if (r + ROWS > rows)
-                    break;
-                NAME(plane_tile)(ROWS, KH, KW, stride, dilation, x + r * stride * pitch + q, pitch, column, w, bias,
-                                 relu, y + r * y_row + q, y_row, y_end);
-            }
-        for (; i < rows; i++)
-            NAME(plane_tile)(1, KH, KW, stride, dilation, x + i * stride * pitch + q, pitch, column, w, bias, relu,
-                             y + i * y_row + q, y_row, y_end);
+    for (ptrdiff_t i = 0, step; i < rows; i += step) {
+        step = rows - i >= ROWS || (rows >= ROWS && bias) ? ROWS : 1;
+        ptrdiff_t r = i + step <= rows ? i : rows - step;
+        const T *row = x + r * stride * x_rows.pitch;
+        for (ptrdiff_t j = 0; j < columns; j += LANES) {
+            ptrdiff_t q = j + LANES <= columns || columns < LANES ? j : columns - LANES;
+            if (step == ROWS)
+                NAME(plane_tile)(ROWS, KH, KW, stride, dilation, row + q, x_rows, column, w, bias, relu,
+                                 y + r * y_row + q, y_row, y_end);
+            else
+                NAME(plane_tile)(1, KH, KW, stride, dilation, row + q, x_rows, column, w, bias, relu,
+                                 y + r * y_row + q, y_row, y_end);
+        }
     }
 }
 
 static void NAME(plane_taps)(const Depthwise *d, const Taps *t, const T *x, const T *w, const T *bias, int relu, T *y,
                              ptrdiff_t y_row, ptrdiff_t rows, ptrdiff_t columns, const T *y_end)
 {
-    ptrdiff_t pitch = d->strips * d->width, stride = d->stride_h, dilation = t->dilation_h;
-    x += (t->top - d->top) * pitch;
+    ptrdiff_t stride = d->stride_h, dilation = t->dilation_h;
+    NAME(Rows) x_rows = {d->strips * d->width, d->width};
+    x += (t->top - d->top) * x_rows.pitch;
+    int plain = bias && t->KH == t->KW && dilation == 1 && t->dilation_w == 1 && stride == d->stride_w;
 #define KERNEL(K, S)                                                                                                  \
-    if (t->KH == K && t->KW == K && stride == S && dilation == 1 && bias) {                                           \
-        NAME(plane_band)(K, K, S, 1, x, pitch, t->column, w, bias, relu, y, y_row, rows, columns, y_end);             \
-        return;                                                                                                       \
-    }
+    if (plain && t->KW == K && stride == S)                                                                           \
+        NAME(plane_band)(K, K, S, 1, x + t->column[0], x_rows, NULL, w, bias, relu, y, y_row, rows, columns, y_end);  \
+    else
     KERNEL(3, 1)
     KERNEL(3, 2)
     KERNEL(5, 1)
     KERNEL(5, 2)
 #undef KERNEL
-    NAME(plane_band)(t->KH, t->KW, stride, dilation, x, pitch, t->column, w, bias, relu, y, y_row, rows, columns, y_end);
+    NAME(plane_band)(t->KH, t->KW, stride, dilation, x, x_rows, t->column, w, bias, relu, y, y_row, rows, columns, y_end);
 }
 
 /* From the outputs of all phases to y. */
@@ -199,7 +209,7 @@ static void NAME(depthwise_planes)(const Depthwise *d, ptrdiff_t band0, ptrdiff_
 
 /* The weight gradient of R rows and a vector of columns: sums[tap] += dy * x, in registers. */
 ALWAYS void NAME(row_sums)(const int R, const int KH, const int KW, ptrdiff_t stride, ptrdiff_t dilation, const T *x,
-                           ptrdiff_t pitch, const ptrdiff_t *column, const T *dy, ptrdiff_t dy_row, ptrdiff_t from,
+                           NAME(Rows) x_rows, const ptrdiff_t *column, const T *dy, ptrdiff_t dy_row, ptrdiff_t from,
                            ptrdiff_t end, Vector *sums)
 {
 #pragma GCC unroll 8
@@ -209,13 +219,13 @@ ALWAYS void NAME(row_sums)(const int R, const int KH, const int KW, ptrdiff_t st
         for (int kh = 0; kh < KH; kh++)
 #pragma GCC unroll 8
             for (int kw = 0; kw < KW; kw++)
-                sums[kh * KW + kw] += v * NAME(load)(x + (r * stride + kh * dilation) * pitch + column[kw]);
+                sums[kh * KW + kw] += v * NAME(load)(x + (r * stride + kh * dilation) * x_rows.pitch + AT(kw));
     }
 }
 
 /* for rows of a band, SUM_ROWS at a time: their cells, shared by several taps, are loaded once */
 ALWAYS void NAME(column_sums)(const int KH, const int KW, ptrdiff_t stride, ptrdiff_t dilation, const T *x,
-                              ptrdiff_t pitch, const ptrdiff_t *column, const T *dy, ptrdiff_t dy_row, ptrdiff_t rows,
+                              NAME(Rows) x_rows, const ptrdiff_t *column, const T *dy, ptrdiff_t dy_row, ptrdiff_t rows,
                               ptrdiff_t from, ptrdiff_t end, T *to)
 {
     Vector sums[MOST_TAPS];
@@ -224,10 +234,10 @@ ALWAYS void NAME(column_sums)(const int KH, const int KW, ptrdiff_t stride, ptrd
         sums[k] = NAME(load)(to + k * LANES);
     ptrdiff_t i = 0;
     for (; i + SUM_ROWS <= rows; i += SUM_ROWS)
-        NAME(row_sums)(SUM_ROWS, KH, KW, stride, dilation, x + i * stride * pitch, pitch, column, dy + i * dy_row,
+        NAME(row_sums)(SUM_ROWS, KH, KW, stride, dilation, x + i * stride * x_rows.pitch, x_rows, column, dy + i * dy_row,
                        dy_row, from, end, sums);
     for (; i < rows; i++)
-        NAME(row_sums)(1, KH, KW, stride, dilation, x + i * stride * pitch, pitch, column, dy + i * dy_row, dy_row,
+        NAME(row_sums)(1, KH, KW, stride, dilation, x + i * stride * x_rows.pitch, x_rows, column, dy + i * dy_row, dy_row,
                        from, end, sums);
 #pragma GCC unroll 32
     for (int k = 0; k < KH * KW; k++)
@@ -237,26 +247,27 @@ ALWAYS void NAME(column_sums)(const int KH, const int KW, ptrdiff_t stride, ptrd
 static void NAME(plane_sums)(const Depthwise *d, const T *x, const T *dy, ptrdiff_t dy_row, ptrdiff_t rows, T *sums)
 {
     const Taps *t = d->taps;
-    ptrdiff_t pitch = d->strips * d->width, stride = d->stride_h, dilation = t->dilation_h, columns = t->columns;
-    x += (t->top - d->top) * pitch;
+    ptrdiff_t stride = d->stride_h, dilation = t->dilation_h, columns = t->columns;
+    int plain = t->KH == t->KW && dilation == 1 && t->dilation_w == 1 && stride == d->stride_w;
+    NAME(Rows) x_rows = {d->strips * d->width, d->width};
+    x += (t->top - d->top) * x_rows.pitch;
     for (ptrdiff_t j = 0; j < columns; j += LANES) {
         ptrdiff_t q = j + LANES <= columns || columns < LANES ? j : columns - LANES;
         ptrdiff_t from = j - q, end = columns < LANES ? columns : LANES; /* lanes of other vectors do not count again */
-#define SUMS(kernel, S, D, tap)                                                                                       \
-    NAME(column_sums)(kernel, kernel, S, D, x + q + (tap) / t->KW * dilation * pitch, pitch,                          \
-                      t->column + (tap) % t->KW, dy + q, dy_row, rows, from, end, sums + (tap) * LANES)
-        int plain = t->KH == t->KW && dilation == 1;
-        if (plain && t->KW == 3 && stride == 1)
-            SUMS(3, 1, 1, 0);
-        else if (plain && t->KW == 3 && stride == 2)
-            SUMS(3, 2, 1, 0);
-        else if (plain && t->KW == 5 && stride == 1)
-            SUMS(5, 1, 1, 0);
-        else if (plain && t->KW == 5 && stride == 2)
-            SUMS(5, 2, 1, 0);
-        else
+#define SUMS(kernel, S, D, cells, column, tap)                                                                        \
+    NAME(column_sums)(kernel, kernel, S, D, (cells) + q, x_rows, column, dy + q, dy_row, rows, from, end,             \
+                      sums + (tap) * LANES)
+#define KERNEL(K, S)                                                                                                  \
+    if (plain && t->KW == K && stride == S)                                                                           \
+        SUMS(K, S, 1, x + t->column[0], NULL, 0);                                                                     \
+    else
+        KERNEL(3, 1)
+        KERNEL(3, 2)
+        KERNEL(5, 1)
+        KERNEL(5, 2)
             for (ptrdiff_t tap = 0; tap < t->KH * t->KW; tap++)
-                SUMS(1, stride, dilation, tap);
+                SUMS(1, stride, dilation, x + tap / t->KW * dilation * x_rows.pitch, t->column + tap % t->KW, tap);
+#undef KERNEL
 #undef SUMS
         T *total = sums + t->KH * t->KW * LANES;
         Vector v = NAME(load)(total);
@@ -449,6 +460,7 @@ static void NAME(depthwise_pixels_sums)(const Depthwise *d, ptrdiff_t c, ptrdiff
     }
 }
 
+#undef AT
 #undef ROWS
 #undef SUM_ROWS
 #undef PIXELS
