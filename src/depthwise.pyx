@@ -2,20 +2,18 @@
 
 Valid where groups = C, with any number of filters a channel, unless a row of the scratch would be very long.
 
-Two ways to lay it on vectors (simd/depthwise.h); both take any kernel, stride, dilation and padding:
-
-    planes   vectors along the rows of a plane, which is copied between zeros into a scratch; any strides of the arrays
-    pixels   vectors of channels, which lie side by side (NHWC, one filter a channel); nothing is copied
+The cells that a region of outputs sees are copied between zeros into a scratch, and computed there (simd/depthwise.h).
+Lanes of vectors are columns of one plane; or the same cell of neighbouring channels, for NHWC and for planes so narrow
+that their rows would not fill a vector. Arrays may have any strides.
 
 The input gradient is the same computation over dy with the taps in reverse order: with stride s its outputs fall into
 s*s phases, each with the taps that reach such a cell. The weight gradient keeps a vector of sums for each tap.
 
-    for chunk of planes and bands of rows, or of rows of an image     in parallel; depends on the problem only
-      for band of rows                                                the first cache
-        for tile of outputs                                           registers
+    for chunk of groups (planes, or channels of an image) and regions     in parallel; depends on the problem only
+      for region, for group                                               copied: the first cache
+        for tile of outputs                                               registers
 
-The formula has no term for a tap in the padding, but planes have one: 0 times the weight. Where a weight is not finite
-this would be NaN, so such a problem is left to the naive loops; and so is a weight gradient that comes out not finite,
+The formula has no term for a tap in the padding, but this has one: 0 times the weight. Where a weight is not finite it would be NaN, so such a problem is left to the naive loops; and so is a weight gradient that comes out not finite,
 since only then did some x or dy meet a zero it should not have met.
 """
 
@@ -29,14 +27,15 @@ from kernels cimport Depthwise, Kernels, Places, Taps
 from cnnfast import _naive
 
 cdef enum:
-    BAND_BYTES = 20480  # of the scratch of a band of rows: with what it is copied from, the first cache
-    MOST_SCRATCH = 524288  # bytes of it for a single row of outputs
-    BAND_ROWS = 7  # of outputs: the register tile of planes
+    TILE = 7  # outputs in registers
+    REGION_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
+    MOST_SCRATCH = 524288  # bytes of it, for the smallest region
+    FEW_COLUMNS = 16  # of outputs of a plane, which fill so few vectors that lanes of channels are faster
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
     SUMS_BYTES = 8388608  # of the weight gradient at a time
-    BLOCK_BYTES = 1024  # of channels of a pixel whose sums stay in the first cache
-    FEW_CHUNKS = 16  # a weight gradient of fewer chunks is cut further, by rows of its images
+    FEW_CHUNKS = 16  # a weight gradient of fewer chunks is cut further, by regions and images
     CHUNK_FLOPS = 500000000  # of a chunk of it at the most: a fraction of a second, after which Ctrl-C is looked at
+
 MOST_PROBLEMS = 256  # whose geometry is kept
 
 
@@ -85,49 +84,75 @@ cdef class Problem:
 
     cdef const Kernels *kernels
     cdef Depthwise d  # without the arrays
-    cdef Py_ssize_t itemsize, rows, bands, scratch_bytes
+    cdef Py_ssize_t itemsize, regions, scratch_bytes
     cdef bint transposed
-    cdef bint has_pixels  # there may be vectors of channels: they lie side by side, and one of x gives one of y
     cdef list phases  # taps (KH, KW) of each
     cdef Memory taps
     cdef object strips
 
     def __cinit__(self, conv, bint transposed):
-        cdef Py_ssize_t[:, ::1] table
-        cdef Py_ssize_t lanes, row, reach, out_row, band
         cdef Depthwise *d = &self.d
-        self.transposed = transposed
+        cdef Py_ssize_t lanes
         h, v = conv.window
+        self.transposed = transposed
         find = _transposed_taps if transposed else _forward_taps
         vertical, horizontal = find(h), find(v)
         self.kernels, self.itemsize = kernels_for(conv.dtype), conv.itemsize
         lanes = self.kernels.lanes
-        self.has_pixels = conv.layout == "NHWC" and conv.F == conv.C and conv.C >= lanes
         d.stride_h, d.stride_w = (1, 1) if transposed else (h.stride, v.stride)
         d.phases_h, d.phases_w = len(vertical), len(horizontal)
-        d.groups = conv.groups
         d.channels, d.filters = (conv.F // conv.C, 1) if transposed else (1, conv.F // conv.C)
+        d.y_channels = conv.C if transposed else conv.F
+        if conv.layout == "NHWC":
+            d.by_channels = 2 * d.y_channels > lanes
+        else:
+            d.by_channels = d.y_channels >= lanes and v.output <= FEW_COLUMNS
+        d.groups = (d.y_channels + lanes - 1) // lanes if d.by_channels else conv.groups
+        self.set_regions(vertical, horizontal, v.output if transposed else v.size)
+        self.set_taps(conv.F, vertical, horizontal)
 
-        self.strips = _Strips(horizontal, d.stride_w, v.output if transposed else v.size, lanes)
+    cdef int set_regions(self, list vertical, list horizontal, Py_ssize_t width) except -1:
+        """Cut the outputs of each phase into regions, whose cells and outputs fit the first cache."""
+        cdef Depthwise *d = &self.d
+        cdef Py_ssize_t[:, ::1] table
+        cdef Py_ssize_t room = REGION_BYTES // self.itemsize, rows, columns, lanes = self.kernels.lanes, row
+        cdef Py_ssize_t phases = d.phases_h * d.phases_w, reach_h, reach_w
+        rows, columns = (max(outputs for _, _, outputs in axis) for axis in (vertical, horizontal))
+        cells_h, cells_w = ([cell for _, cells, _ in axis for cell in cells] or [0] for axis in (vertical, horizontal))
+        d.top, d.left, reach_h, reach_w = min(cells_h), min(cells_w), max(cells_h), max(cells_w)
+        reach_h, reach_w = reach_h - d.top + 1, reach_w - d.left + 1
+
+        self.strips = _Strips(horizontal, d.stride_w, width, lanes)
         table = self.strips.table
         d.to, d.source, d.count = &table[0, 0], &table[1, 0], &table[2, 0]
         d.strips, d.width, d.out_width = table.shape[1], self.strips.width, self.strips.out_width
+        d.block = columns
+        if d.by_channels:
+            row = min(rows, TILE) * phases + ((min(rows, TILE) - 1) * d.stride_h + reach_h) * d.stride_w
+            room //= lanes
+            d.block = tiles((room - row // d.stride_w * (reach_w - 1)) // row, columns)
+            d.source_columns = (d.block - 1) * d.stride_w + reach_w
+            d.pitch, row = d.source_columns * lanes, d.block
+            d.band = tiles((room - (reach_h - d.stride_h) * d.source_columns)
+                           // (d.source_columns * d.stride_h + phases * d.block), rows)
+            d.out_size = d.band * d.block * phases * lanes
+        else:
+            d.pitch = d.strips * d.width
+            d.band = tiles((room - (reach_h - d.stride_h) * d.pitch) // (d.pitch * d.stride_h + phases * d.out_width), rows)
+            d.out_size = d.band * d.out_width * phases
+        d.blocks = (columns + d.block - 1) // d.block
+        d.source_rows = (d.band - 1) * d.stride_h + reach_h
+        d.source_size = up(d.source_rows * d.pitch + lanes, lanes)
+        self.regions = (rows + d.band - 1) // d.band * d.blocks
+        self.scratch_bytes = up((d.source_size + d.out_size + lanes) * self.itemsize, 64)
+        return 0
 
-        cells = [cell for _, cells, _ in vertical for cell in cells] or [0]
-        d.top, reach = min(cells), max(cells) - min(cells) + 1
-        self.rows = max(outputs for _, _, outputs in vertical)
-        row, out_row = d.strips * d.width, d.phases_h * d.phases_w * d.out_width
-        band = (BAND_BYTES // self.itemsize - reach * row) // (d.stride_h * row + out_row)
-        d.band = min(self.rows, max(1, band // BAND_ROWS * BAND_ROWS if band > BAND_ROWS else band))
-        d.source_rows = (d.band - 1) * d.stride_h + reach
-        self.bands = (self.rows + d.band - 1) // d.band
-        self.scratch_bytes = up((d.source_rows * row + lanes + d.band * out_row) * self.itemsize, 64)
-        self.set_taps(conv.F, vertical, horizontal)
-
-    cdef void set_taps(self, Py_ssize_t F, list vertical, list horizontal):
+    cdef int set_taps(self, Py_ssize_t F, list vertical, list horizontal) except -1:
         cdef Py_ssize_t[::1] column
         cdef Taps *t
         cdef Py_ssize_t i = 0, weights = 0
+        if self.d.by_channels:
+            F = self.d.groups * self.kernels.lanes * self.d.channels
         self.phases = []
         self.taps = Memory(len(vertical) * len(horizontal) * sizeof(Taps))
         self.d.taps = <Taps *>self.taps.data
@@ -138,8 +163,8 @@ cdef class Problem:
                 t.KH, t.KW = len(cells_h), len(cells_w)
                 if t.KH == 0 or t.KW == 0:
                     t.KH = t.KW = 0
-                t.top, t.dilation_h = _line(cells_h)
-                t.left, t.dilation_w = _line(cells_w)
+                t.top, t.dilation_h = _line(cells_h, self.d.top)
+                t.left, t.dilation_w = _line(cells_w, self.d.left)
                 t.column = NULL
                 if t.KW:
                     column = place
@@ -147,12 +172,28 @@ cdef class Problem:
                 self.phases.append((tap_h, tap_w))
                 weights += F * t.KH * t.KW
                 i += 1
+        return 0
 
-    cdef object weights(self, w, bint by_pixels):
-        """Weights of all phases one after the other: (F, KH, KW), or for pixels (KH, KW, F)."""
-        order, back = (1, 2, 0) if by_pixels else (0, 1, 2), slice(None, None, -1 if self.transposed else 1)
-        parts = [w[:, 0, tap_h, tap_w][:, back, back].transpose(order) for tap_h, tap_w in self.phases]
-        return np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate([p.reshape(-1) for p in parts])
+    cdef object weights(self, w):
+        """Weights of all phases one after the other."""
+        back = slice(None, None, -1 if self.transposed else 1)
+        parts = [self.by_group(w[:, 0, tap_h, tap_w][:, back, back]) for tap_h, tap_w in self.phases]
+        return parts[0] if len(parts) == 1 else np.concatenate([part.reshape(-1) for part in parts])
+
+    cdef object by_group(self, w):
+        """(F, KH, KW), or by channels (groups, those that add up, KW, KH, lanes)."""
+        if not self.d.by_channels:
+            return np.ascontiguousarray(w)
+        w = self.filled(w).reshape(self.d.groups, self.kernels.lanes, self.d.channels, w.shape[1], w.shape[2])
+        return np.ascontiguousarray(w.transpose(0, 2, 4, 3, 1))
+
+    cdef object filled(self, array):
+        """By channels, with zeros where there are fewer channels of y than lanes."""
+        missing = self.d.groups * self.kernels.lanes - self.d.y_channels
+        if not self.d.by_channels or not missing:
+            return array
+        missing = missing * array.shape[0] // self.d.y_channels
+        return np.concatenate((array, np.zeros((missing, *array.shape[1:]), array.dtype)))
 
     cdef Depthwise on(self, View x, View y):
         """The convolution of these arrays."""
@@ -167,9 +208,14 @@ cdef class Problem:
         return d
 
 
-def _line(cells):
+cdef Py_ssize_t tiles(Py_ssize_t fit, Py_ssize_t all) noexcept:
+    """How many outputs to take of so many, if so many fit: whole tiles."""
+    return min(all, max(1, fit // TILE * TILE if fit > TILE else fit))
+
+
+def _line(cells, otherwise):
     """First cell and the step from one to the next."""
-    return (cells[0] if cells else 0), (cells[1] - cells[0] if len(cells) > 1 else 1)
+    return (cells[0] if cells else otherwise), (cells[1] - cells[0] if len(cells) > 1 else 1)
 
 
 @lru_cache(MOST_PROBLEMS)
@@ -200,50 +246,42 @@ def _scratch_bytes(conv):
 cdef struct Job:
     const Kernels *kernels
     const Depthwise *d
-    Py_ssize_t planes, rows  # planes: of the images, and bands of a plane; pixels: images, and rows of a phase
-    Py_ssize_t planes_at_once, rows_at_once, chunks_of_rows
+    Py_ssize_t groups, regions  # groups of all images
+    Py_ssize_t groups_at_once, regions_at_once, chunks_of_regions
     char *scratch
     Py_ssize_t scratch_bytes
 
 
-cdef void planes_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+cdef void depthwise_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Job *job = <Job *>context
-    cdef Py_ssize_t plane = i // job.chunks_of_rows * job.planes_at_once, row = i % job.chunks_of_rows * job.rows_at_once
-    job.kernels.depthwise_planes(job.d, row, min(job.rows, row + job.rows_at_once), plane,
-                                 min(job.planes, plane + job.planes_at_once), job.scratch + thread * job.scratch_bytes)
-
-
-cdef void pixels_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
-    cdef Job *job = <Job *>context
-    cdef Py_ssize_t row = i % job.chunks_of_rows * job.rows_at_once
-    job.kernels.depthwise_pixels(job.d, i // job.chunks_of_rows, row, min(job.rows, row + job.rows_at_once))
+    cdef Py_ssize_t group = i // job.chunks_of_regions * job.groups_at_once
+    cdef Py_ssize_t region = i % job.chunks_of_regions * job.regions_at_once
+    job.kernels.depthwise(job.d, region, min(job.regions, region + job.regions_at_once), group,
+                          min(job.groups, group + job.groups_at_once), job.scratch + thread * job.scratch_bytes)
 
 
 cdef bint compute(conv, bint transposed, x_nchw, w, b, bint relu, y_nchw) except -1:
     """Compute y = relu(b + x * w), or dx from dy; False if a weight that is not finite would meet the padding."""
-    cdef View x = View(x_nchw), y = View(y_nchw), bias = View(np.ascontiguousarray(b)), weights
     cdef Problem problem = problem_of(conv, transposed)
-    cdef bint by_pixels = problem.has_pixels and x.step[1] == 1 and y.step[1] == 1
+    ordered = problem.weights(w)
+    cdef View x = View(x_nchw), y = View(y_nchw), bias = View(np.ascontiguousarray(problem.filled(b)))
+    cdef View weights = View(ordered)
     cdef Depthwise d = problem.on(x, y)
-    cdef Py_ssize_t row_bytes, chunks
+    cdef Py_ssize_t share, together
     cdef int workers = thread_count()
-    cdef Memory scratch = Memory(0 if by_pixels else workers * problem.scratch_bytes)
+    cdef Memory scratch = Memory(workers * problem.scratch_bytes)
     cdef Job job
-    ordered = problem.weights(w, by_pixels)
-    weights = View(ordered)
-    if not by_pixels and not problem.kernels.is_finite(weights.data, ordered.size):
+    if not problem.kernels.is_finite(weights.data, ordered.size):
         return False
     d.weights, d.bias, d.relu = weights.data, bias.data, relu
     job.kernels, job.d, job.scratch, job.scratch_bytes = problem.kernels, &d, scratch.data, problem.scratch_bytes
-    job.planes, job.rows = x.shape[0] * conv.groups, problem.bands
-    if by_pixels:
-        job.planes, job.rows = x.shape[0], problem.rows
-    row_bytes = (x_nchw.nbytes + y_nchw.nbytes) // (job.planes * job.rows) + 1
-    job.rows_at_once = min(job.rows, max(1, CHUNK_BYTES // row_bytes))
-    job.planes_at_once = 1 if by_pixels else max(1, CHUNK_BYTES // (row_bytes * job.rows))
-    job.chunks_of_rows = (job.rows + job.rows_at_once - 1) // job.rows_at_once
-    chunks = (job.planes + job.planes_at_once - 1) // job.planes_at_once * job.chunks_of_rows
-    run(pixels_chunk if by_pixels else planes_chunk, &job, chunks, workers)
+    job.groups, job.regions = d.images * d.groups, problem.regions
+    share = (x_nchw.nbytes + y_nchw.nbytes) // (job.groups * job.regions) + 1
+    together = d.groups if d.by_channels and conv.layout == "NHWC" else 1  # their cells are neighbours in memory
+    job.regions_at_once = min(job.regions, max(1, CHUNK_BYTES // (share * together)))
+    job.groups_at_once = up(min(job.groups, max(1, CHUNK_BYTES // (share * job.regions_at_once))), together)
+    job.chunks_of_regions = (job.regions + job.regions_at_once - 1) // job.regions_at_once
+    run(depthwise_chunk, &job, (job.groups + job.groups_at_once - 1) // job.groups_at_once * job.chunks_of_regions, workers)
     return True
 
 
@@ -264,47 +302,34 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
 cdef struct Sums:
     const Kernels *kernels
     const Depthwise *d
-    bint by_pixels
-    Py_ssize_t C, block, blocks, first_block  # channels, those that share a chunk, and the blocks of them to do at once
-    Py_ssize_t units, slices  # rows, or bands, of all images; cut into slices, each with its own sums
-    Py_ssize_t first, end  # units to do now
+    Py_ssize_t groups, first_group  # to do at once
+    Py_ssize_t units, slices  # regions of all images, cut into slices with sums of their own
     char *sums
-    Py_ssize_t sums_bytes  # of a block in a slice
+    Py_ssize_t sums_bytes  # of a group in a slice
     char *scratch
     Py_ssize_t scratch_bytes
 
 
 cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Sums *job = <Sums *>context
-    cdef Py_ssize_t slice = i // job.blocks, c = first_channel(job, i % job.blocks)
-    cdef Py_ssize_t first = max(job.first, slice * job.units // job.slices)
-    cdef Py_ssize_t end = min(job.end, (slice + 1) * job.units // job.slices)
-    cdef char *sums = job.sums + i * job.sums_bytes
-    if job.by_pixels:
-        job.kernels.depthwise_pixels_sums(job.d, c, job.block, first, end, sums)
-    else:
-        job.kernels.depthwise_planes_sums(job.d, c, first, end, sums, job.scratch + thread * job.scratch_bytes)
-
-
-cdef Py_ssize_t first_channel(const Sums *job, Py_ssize_t block) noexcept nogil:
-    """The last block begins earlier where it would not fit, and does some channels again."""
-    return min((job.first_block + block) * job.block, job.C - job.block)
+    cdef Py_ssize_t slice = i // job.groups
+    job.kernels.depthwise_sums(job.d, job.first_group + i % job.groups, slice * job.units // job.slices,
+                               (slice + 1) * job.units // job.slices, job.sums + i * job.sums_bytes,
+                               job.scratch + thread * job.scratch_bytes)
 
 
 cdef Sums sums_of(conv, Problem problem, Py_ssize_t images):
-    """Cut the sums into blocks and slices, by the sizes of the problem only."""
+    """Cut the sums into slices, by the sizes of the problem only."""
     cdef Sums job
-    cdef Py_ssize_t taps = conv.window.h.kernel * conv.window.w.kernel, lanes = problem.kernels.lanes, flops
-    job.kernels, job.by_pixels, job.C, job.first_block = problem.kernels, problem.has_pixels, conv.C, 0
-    job.scratch_bytes = 0 if job.by_pixels else problem.scratch_bytes
-    job.block = min(conv.C, BLOCK_BYTES // conv.itemsize) if job.by_pixels else 1
-    job.blocks = (conv.C + job.block - 1) // job.block
-    job.units = (problem.rows if job.by_pixels else problem.bands) * images
-    job.sums_bytes = (taps + 1) * problem.d.filters * up(job.block, lanes) * conv.itemsize
-    flops = conv._replace(N=images).flops // job.blocks
-    job.slices = min(max(FEW_CHUNKS // job.blocks, flops // CHUNK_FLOPS) + 1, SUMS_BYTES // job.sums_bytes, job.units)
-    job.slices = max(1, job.slices)
-    job.blocks = min(job.blocks, max(1, SUMS_BYTES // (job.sums_bytes * job.slices)))
+    cdef Py_ssize_t taps = conv.window.h.kernel * conv.window.w.kernel, flops
+    job.kernels, job.first_group, job.scratch_bytes = problem.kernels, 0, problem.scratch_bytes
+    job.units = problem.regions * images
+    job.sums_bytes = (taps + 1) * (1 if problem.d.by_channels else problem.d.filters) * problem.kernels.lanes
+    job.sums_bytes *= conv.itemsize
+    flops = conv._replace(N=images).flops // problem.d.groups
+    job.slices = min(max(FEW_CHUNKS // problem.d.groups, flops // CHUNK_FLOPS) + 1, SUMS_BYTES // job.sums_bytes)
+    job.slices = max(1, min(job.slices, job.units))
+    job.groups = min(problem.d.groups, max(1, SUMS_BYTES // (job.sums_bytes * job.slices)))
     return job
 
 
@@ -312,49 +337,33 @@ def filter_sums(conv, x, dy, bint with_taps):
     """Sums of dy * x for each tap, and of dy alone, which do not depend on the taps: (F, KH * KW + 1) or (F, 1)."""
     cdef Problem problem = problem_of(conv, False)
     cdef Sums job = sums_of(conv, problem, dy.shape[0])
-    cdef Depthwise d
+    cdef View x_view = View(x), dy_view = View(dy)
+    cdef Depthwise d = problem.on(x_view, dy_view)
     cdef Taps taps = problem.d.taps[0]
     cdef int workers = thread_count()
-    cdef Memory scratch = Memory(workers * job.scratch_bytes), sums = Memory(job.slices * job.blocks * job.sums_bytes)
-    cdef Py_ssize_t blocks = (job.C + job.block - 1) // job.block, filters = problem.d.filters, c, i
-    cdef View x_view, dy_view
+    cdef Memory scratch = Memory(workers * job.scratch_bytes), sums = Memory(job.slices * job.groups * job.sums_bytes)
     if not with_taps:
         taps.KH = taps.KW = 0
-    count = taps.KH * taps.KW + 1
-    lane = np.arange(problem.kernels.lanes)
-    if job.by_pixels:  # the last vector of a block begins earlier, too
-        lane = np.minimum(np.arange(0, job.block, lane.size), job.block - lane.size)[:, None] + lane
+    d.taps = &taps
     job.d, job.scratch, job.sums = &d, scratch.data, sums.data
-    totals = np.empty((conv.F, count))
-    while job.first_block < blocks:
-        job.blocks = min(job.blocks, blocks - job.first_block)
+    count, lanes = taps.KH * taps.KW + 1, job.kernels.lanes
+    totals = []
+    while job.first_group < d.groups:
+        job.groups = min(job.groups, d.groups - job.first_group)
         sums.array[:] = 0
-        for n, x_part, dy_part in _adjacent(x, dy) if job.by_pixels else ((None, x, dy),):
-            x_view, dy_view = View(x_part), View(dy_part)
-            d = problem.on(x_view, dy_view)
-            d.taps, job.first, job.end = &taps, 0, job.units
-            if n is not None:
-                job.first, job.end, d.x.image, d.y.image = n * problem.rows, (n + 1) * problem.rows, 0, 0
-            run(sums_chunk, &job, job.slices * job.blocks, workers)
-        by_block = sums.numbers(conv.dtype).reshape(-1, job.sums_bytes // conv.itemsize)[:job.slices * job.blocks]
-        by_block = by_block[:, :count * filters * lane.size].reshape(job.slices, job.blocks, filters, count, lane.size)
-        by_block = by_block.sum(axis=0, dtype=np.float64)
-        for i in range(job.blocks):
-            c = first_channel(&job, i)
-            if job.by_pixels:
-                totals[c + lane.reshape(-1)] = by_block[i, 0].T
-            else:
-                totals[c * filters:(c + 1) * filters] = by_block[i].sum(axis=-1)
-        job.first_block += job.blocks
+        run(sums_chunk, &job, job.slices * job.groups, workers)
+        parts = sums.numbers(conv.dtype)[:job.slices * job.groups * job.sums_bytes // conv.itemsize]
+        parts = parts.reshape(job.slices, job.groups, -1).sum(axis=0, dtype=np.float64)
+        if d.by_channels:
+            parts = parts[:, :count * lanes].reshape(-1, count, lanes).transpose(0, 2, 1).reshape(-1, count)
+        else:
+            parts = parts[:, :count * lanes * d.filters].reshape(-1, count, lanes).sum(axis=2)
+        totals.append(parts)
+        job.first_group += job.groups
+    totals = np.concatenate(totals)[:conv.F]
+    if d.by_channels:  # whose taps go down the columns
+        totals[:, :-1] = totals[:, :-1].reshape(-1, taps.KW, taps.KH).transpose(0, 2, 1).reshape(-1, count - 1)
     return totals
-
-
-def _adjacent(x, dy):
-    """All images of x and dy, or, where their channels do not lie side by side, copies of one image after the other."""
-    if x.strides[1] == dy.strides[1] == x.itemsize:
-        return ((None, x, dy),)
-    return ((n, *(np.ascontiguousarray(a[n:n + 1].transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy)))
-            for n in range(dy.shape[0]))
 
 
 def gradients(conv, x, w, dy, dx, dw, db):
@@ -379,5 +388,5 @@ def workspace_bytes(conv):
     cdef Sums job = sums_of(conv, problem_of(conv, False), conv.N)
     weights = conv.F * conv.window.h.kernel * conv.window.w.kernel
     totals = (weights + conv.F) * 8
-    reduced = job.slices * job.blocks * job.sums_bytes
+    reduced = job.slices * job.groups * job.sums_bytes
     return thread_count() * _scratch_bytes(conv) + max(weights * conv.itemsize, 3 * reduced + 2 * totals)

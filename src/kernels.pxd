@@ -37,17 +37,19 @@ cdef extern from "simd/kernels.h" nogil:
         const void *x_end
         void *y_data
         Places x, y
-        Py_ssize_t images, groups, channels, filters
         const void *weights
         const void *bias
-        bint relu
+        bint relu, by_channels
+        Py_ssize_t images, groups, channels, filters, y_channels
         Py_ssize_t stride_h, stride_w, phases_h, phases_w
         const Taps *taps
+        Py_ssize_t band, block, blocks
+        Py_ssize_t top, left, source_rows, source_columns, pitch
         Py_ssize_t strips, width
         const Py_ssize_t *to
         const Py_ssize_t *source
         const Py_ssize_t *count
-        Py_ssize_t top, band, source_rows, out_width
+        Py_ssize_t out_width, source_size, out_size
 
     ctypedef struct Kernels:
         int MR, NR
@@ -66,14 +68,10 @@ cdef extern from "simd/kernels.h" nogil:
         void (*scatter)(const Places *p, void *y, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C, const void *buffer,
                         Py_ssize_t channel, Py_ssize_t output) noexcept nogil
         int lanes
-        void (*depthwise_planes)(const Depthwise *d, Py_ssize_t first_band, Py_ssize_t end_band,
-                                 Py_ssize_t first_plane, Py_ssize_t end_plane, void *scratch) noexcept nogil
-        void (*depthwise_planes_sums)(const Depthwise *d, Py_ssize_t c, Py_ssize_t first, Py_ssize_t end, void *sums,
-                                      void *scratch) noexcept nogil
-        void (*depthwise_pixels)(const Depthwise *d, Py_ssize_t image, Py_ssize_t first_row,
-                                 Py_ssize_t end_row) noexcept nogil
-        void (*depthwise_pixels_sums)(const Depthwise *d, Py_ssize_t c, Py_ssize_t C, Py_ssize_t first_row,
-                                      Py_ssize_t end_row, void *sums) noexcept nogil
+        void (*depthwise)(const Depthwise *d, Py_ssize_t first_region, Py_ssize_t end_region,
+                          Py_ssize_t first_group, Py_ssize_t end_group, void *scratch) noexcept nogil
+        void (*depthwise_sums)(const Depthwise *d, Py_ssize_t group, Py_ssize_t first, Py_ssize_t end, void *sums,
+                               void *scratch) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

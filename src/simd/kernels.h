@@ -54,28 +54,33 @@ typedef struct {
 typedef struct {
     ptrdiff_t KH, KW, top, left, dilation_h, dilation_w;
     ptrdiff_t rows, columns;   /* outputs */
-    ptrdiff_t weights;         /* where they begin among all: planes (filter, KH, KW), pixels (KH, KW, filter) */
+    ptrdiff_t weights;         /* where they begin among all: (channel, KH, KW), by channels (group, KW, KH, lane) */
     const ptrdiff_t *column;   /* planes: where in a row of the scratch output 0 sees its cell, for each kw */
 } Taps;
 
-/* A depthwise convolution of x to y. */
+/* A depthwise convolution of x to y. Lanes of vectors are columns of a plane, or the same cell of channels. */
 typedef struct {
     const void *x_data, *x_end; /* nothing is read from x_end on */
     void *y_data;
     Places x, y;
-    ptrdiff_t images, groups;
-    ptrdiff_t channels, filters; /* of a group: one of the two is 1 */
     const void *weights, *bias;
     int relu;
+    int by_channels;
+    ptrdiff_t images, groups; /* of planes; by channels: of so many channels of y as there are lanes */
+    ptrdiff_t channels, filters; /* of x that add up to one channel of y, of y that see one channel of x: one is 1 */
+    ptrdiff_t y_channels;
     ptrdiff_t stride_h, stride_w;
     ptrdiff_t phases_h, phases_w;
     const Taps *taps; /* of output (i * phases_h + p, j * phases_w + q) at p * phases_w + q */
-    /* Scratch of planes: each row of x is cut into strips of `width` numbers. Strip s has every stride_w-th cell,
-       `count` of them, from cell `source` on and beginning at `to`; all else is zero. */
+    ptrdiff_t band, block, blocks; /* rows and columns of outputs of each phase in a region; regions side by side */
+    /* Scratch: source_rows rows of x, `pitch` numbers apart, and of source_columns, from (top, left) on for output 0. */
+    ptrdiff_t top, left, source_rows, source_columns, pitch;
+    /* Of planes: a row is cut into strips of `width` numbers. Strip s has every stride_w-th cell, `count` of them, from
+       cell `source` on and beginning at `to`; all else is zero. */
     ptrdiff_t strips, width;
     const ptrdiff_t *to, *source, *count;
-    ptrdiff_t top; /* the first row of x that output 0 sees */
-    ptrdiff_t band, source_rows, out_width; /* rows of outputs at a time, and of x that they see; a row of outputs */
+    ptrdiff_t out_width; /* of a row of outputs */
+    ptrdiff_t source_size, out_size; /* numbers of the scratch: what is seen, and then outputs */
 } Depthwise;
 
 typedef struct {
@@ -101,19 +106,13 @@ typedef struct {
     void (*scatter)(const Places *p, void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, const void *buffer,
                     ptrdiff_t channel, ptrdiff_t output);
     int lanes; /* numbers in a vector */
-    /* Depthwise, planes: bands of rows of the planes of y, or of x where several channels of y see one. */
-    void (*depthwise_planes)(const Depthwise *d, ptrdiff_t first_band, ptrdiff_t end_band, ptrdiff_t first_plane,
-                             ptrdiff_t end_plane, void *scratch);
-    /* Weight gradient, y being dy, of the filters that see channel c: add to sums[filter][tap][lane] what bands with
-       numbers band * images + image contribute, and after the taps the sum of dy. */
-    void (*depthwise_planes_sums)(const Depthwise *d, ptrdiff_t c, ptrdiff_t first, ptrdiff_t end, void *sums,
-                                  void *scratch);
-    /* Depthwise, pixels: rows of each phase of an image. */
-    void (*depthwise_pixels)(const Depthwise *d, ptrdiff_t image, ptrdiff_t first_row, ptrdiff_t end_row);
-    /* Weight gradient of C channels from c on: add to sums[tap][vector][lane] what rows of all images contribute, and
-       after the taps the sum of dy. The last vector of channels begins earlier where it would not fit. */
-    void (*depthwise_pixels_sums)(const Depthwise *d, ptrdiff_t c, ptrdiff_t C, ptrdiff_t first_row, ptrdiff_t end_row,
-                                  void *sums);
+    /* Depthwise: some regions of some groups, counted through all images. */
+    void (*depthwise)(const Depthwise *d, ptrdiff_t first_region, ptrdiff_t end_region, ptrdiff_t first_group,
+                      ptrdiff_t end_group, void *scratch);
+    /* Weight gradient, y being dy, of a group: add to sums[filter][tap][lane] what region * images + image, from first
+       to end - 1, contribute, and after the taps the sum of dy. */
+    void (*depthwise_sums)(const Depthwise *d, ptrdiff_t group, ptrdiff_t first, ptrdiff_t end, void *sums,
+                           void *scratch);
 } Kernels;
 
 typedef struct {

@@ -83,10 +83,8 @@ static const Kernels NAMED_TABLE = {
     NAME(add_rows),
     NAME(scatter),
     LANES,
-    NAME(depthwise_planes),
-    NAME(depthwise_planes_sums),
-    NAME(depthwise_pixels),
-    NAME(depthwise_pixels_sums),
+    NAME(depthwise),
+    NAME(depthwise_sums),
 };
 
 #undef NAMED_TABLE
