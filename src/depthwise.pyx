@@ -28,11 +28,13 @@ from cnnfast import _naive
 
 cdef enum:
     TILE = 7  # outputs in registers
-    REGION_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
+    PLANE_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
+    CHANNELS_BYTES = 65536  # of one with lanes of channels, of which a few rows are used at a time: the second cache
     MOST_SCRATCH = 524288  # bytes of it, for the smallest region
-    FEW_COLUMNS = 16  # of outputs of a plane, which fill so few vectors that lanes of channels are faster
+    FEW_COLUMNS = 16  # of outputs of a plane, of which a stride would make costly short strips
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
     SUMS_BYTES = 8388608  # of the weight gradient at a time
+    IN_PLACE_BYTES = 1024  # of channels of a pixel whose sums stay in the first cache
     FEW_CHUNKS = 16  # a weight gradient of fewer chunks is cut further, by regions and images
     CHUNK_FLOPS = 500000000  # of a chunk of it at the most: a fraction of a second, after which Ctrl-C is looked at
 
@@ -85,7 +87,7 @@ cdef class Problem:
     cdef const Kernels *kernels
     cdef Depthwise d  # without the arrays
     cdef Py_ssize_t itemsize, regions, scratch_bytes
-    cdef bint transposed
+    cdef bint transposed, can_be_in_place
     cdef list phases  # taps (KH, KW) of each
     cdef Memory taps
     cdef object strips
@@ -105,8 +107,9 @@ cdef class Problem:
         d.y_channels = conv.C if transposed else conv.F
         if conv.layout == "NHWC":
             d.by_channels = 2 * d.y_channels > lanes
+            self.can_be_in_place = conv.F == conv.C and conv.C % lanes == 0
         else:
-            d.by_channels = d.y_channels >= lanes and v.output <= FEW_COLUMNS
+            d.by_channels = d.y_channels >= lanes and (v.output < lanes or v.stride > 1 and v.output <= FEW_COLUMNS)
         d.groups = (d.y_channels + lanes - 1) // lanes if d.by_channels else conv.groups
         self.set_regions(vertical, horizontal, v.output if transposed else v.size)
         self.set_taps(conv.F, vertical, horizontal)
@@ -115,8 +118,9 @@ cdef class Problem:
         """Cut the outputs of each phase into regions, whose cells and outputs fit the first cache."""
         cdef Depthwise *d = &self.d
         cdef Py_ssize_t[:, ::1] table
-        cdef Py_ssize_t room = REGION_BYTES // self.itemsize, rows, columns, lanes = self.kernels.lanes, row
+        cdef Py_ssize_t room, rows, columns, lanes = self.kernels.lanes, row
         cdef Py_ssize_t phases = d.phases_h * d.phases_w, reach_h, reach_w
+        room = (CHANNELS_BYTES if d.by_channels else PLANE_BYTES) // self.itemsize
         rows, columns = (max(outputs for _, _, outputs in axis) for axis in (vertical, horizontal))
         cells_h, cells_w = ([cell for _, cells, _ in axis for cell in cells] or [0] for axis in (vertical, horizontal))
         d.top, d.left, reach_h, reach_w = min(cells_h), min(cells_w), max(cells_h), max(cells_w)
@@ -181,11 +185,11 @@ cdef class Problem:
         return parts[0] if len(parts) == 1 else np.concatenate([part.reshape(-1) for part in parts])
 
     cdef object by_group(self, w):
-        """(F, KH, KW), or by channels (groups, those that add up, KW, KH, lanes)."""
+        """(F, KH, KW), or by channels (groups, those that add up, KH, KW, lanes)."""
         if not self.d.by_channels:
             return np.ascontiguousarray(w)
         w = self.filled(w).reshape(self.d.groups, self.kernels.lanes, self.d.channels, w.shape[1], w.shape[2])
-        return np.ascontiguousarray(w.transpose(0, 2, 4, 3, 1))
+        return np.ascontiguousarray(w.transpose(0, 2, 3, 4, 1))
 
     cdef object filled(self, array):
         """By channels, with zeros where there are fewer channels of y than lanes."""
@@ -205,6 +209,7 @@ cdef class Problem:
         d.x = Places(x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2], x.step[3])
         d.y = Places(y.shape[2], y.shape[3], y.step[0], y.step[1], y.step[2], y.step[3])
         d.images = x.shape[0]
+        d.in_place = self.can_be_in_place and d.x.channel == 1 and d.y.channel == 1
         return d
 
 
@@ -302,34 +307,40 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
 cdef struct Sums:
     const Kernels *kernels
     const Depthwise *d
-    Py_ssize_t groups, first_group  # to do at once
-    Py_ssize_t units, slices  # regions of all images, cut into slices with sums of their own
+    Py_ssize_t groups, first_group, together  # groups of so many bytes of sums; groups of a chunk
+    Py_ssize_t units, slices  # regions or (in place) rows of all images, cut into slices with sums of their own
+    Py_ssize_t first, end  # those to do now
     char *sums
-    Py_ssize_t sums_bytes  # of a group in a slice
+    Py_ssize_t itemsize, sums_bytes  # of a group in a slice
     char *scratch
     Py_ssize_t scratch_bytes
 
 
 cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Sums *job = <Sums *>context
-    cdef Py_ssize_t slice = i // job.groups
-    job.kernels.depthwise_sums(job.d, job.first_group + i % job.groups, slice * job.units // job.slices,
-                               (slice + 1) * job.units // job.slices, job.sums + i * job.sums_bytes,
-                               job.scratch + thread * job.scratch_bytes)
+    cdef Py_ssize_t blocks = (job.groups + job.together - 1) // job.together, slice = i // blocks
+    cdef Py_ssize_t group = i % blocks * job.together, end = min(job.groups, group + job.together)
+    job.kernels.depthwise_sums(
+        job.d, job.first_group + group, job.first_group + end, max(job.first, slice * job.units // job.slices),
+        min(job.end, (slice + 1) * job.units // job.slices), job.sums + (slice * job.groups + group) * job.sums_bytes,
+        job.sums_bytes // job.itemsize, job.scratch + thread * job.scratch_bytes)
 
 
 cdef Sums sums_of(conv, Problem problem, Py_ssize_t images):
     """Cut the sums into slices, by the sizes of the problem only."""
     cdef Sums job
-    cdef Py_ssize_t taps = conv.window.h.kernel * conv.window.w.kernel, flops
+    cdef Py_ssize_t taps = conv.window.h.kernel * conv.window.w.kernel, flops, blocks
     job.kernels, job.first_group, job.scratch_bytes = problem.kernels, 0, problem.scratch_bytes
-    job.units = problem.regions * images
-    job.sums_bytes = (taps + 1) * (1 if problem.d.by_channels else problem.d.filters) * problem.kernels.lanes
-    job.sums_bytes *= conv.itemsize
-    flops = conv._replace(N=images).flops // problem.d.groups
-    job.slices = min(max(FEW_CHUNKS // problem.d.groups, flops // CHUNK_FLOPS) + 1, SUMS_BYTES // job.sums_bytes)
+    job.itemsize, job.together, job.units = conv.itemsize, 1, problem.regions * images
+    if problem.can_be_in_place:
+        job.together, job.units = IN_PLACE_BYTES // (job.kernels.lanes * job.itemsize), conv.window.h.output * images
+    job.sums_bytes = (taps + 1) * (1 if problem.d.by_channels else problem.d.filters) * job.kernels.lanes * job.itemsize
+    blocks = (problem.d.groups + job.together - 1) // job.together
+    flops = conv._replace(N=images).flops // blocks
+    job.slices = min(max(FEW_CHUNKS // blocks, flops // CHUNK_FLOPS) + 1, SUMS_BYTES // (job.sums_bytes * job.together))
     job.slices = max(1, min(job.slices, job.units))
-    job.groups = min(problem.d.groups, max(1, SUMS_BYTES // (job.sums_bytes * job.slices)))
+    job.groups = max(1, SUMS_BYTES // (job.sums_bytes * job.slices * job.together)) * job.together
+    job.groups = min(problem.d.groups, job.groups)
     return job
 
 
@@ -337,33 +348,43 @@ def filter_sums(conv, x, dy, bint with_taps):
     """Sums of dy * x for each tap, and of dy alone, which do not depend on the taps: (F, KH * KW + 1) or (F, 1)."""
     cdef Problem problem = problem_of(conv, False)
     cdef Sums job = sums_of(conv, problem, dy.shape[0])
-    cdef View x_view = View(x), dy_view = View(dy)
-    cdef Depthwise d = problem.on(x_view, dy_view)
+    cdef View x_view, dy_view
+    cdef Depthwise d
     cdef Taps taps = problem.d.taps[0]
     cdef int workers = thread_count()
     cdef Memory scratch = Memory(workers * job.scratch_bytes), sums = Memory(job.slices * job.groups * job.sums_bytes)
     if not with_taps:
         taps.KH = taps.KW = 0
-    d.taps = &taps
     job.d, job.scratch, job.sums = &d, scratch.data, sums.data
     count, lanes = taps.KH * taps.KW + 1, job.kernels.lanes
     totals = []
-    while job.first_group < d.groups:
-        job.groups = min(job.groups, d.groups - job.first_group)
+    while job.first_group < problem.d.groups:
+        job.groups = min(job.groups, problem.d.groups - job.first_group)
         sums.array[:] = 0
-        run(sums_chunk, &job, job.slices * job.groups, workers)
+        for n, x_part, dy_part in _adjacent(x, dy) if problem.can_be_in_place else ((None, x, dy),):
+            x_view, dy_view = View(x_part), View(dy_part)
+            d, job.first, job.end = problem.on(x_view, dy_view), 0, job.units
+            d.taps = &taps
+            if n is not None:
+                job.first, job.end, d.x.image, d.y.image = n * taps.rows, (n + 1) * taps.rows, 0, 0
+            run(sums_chunk, &job, job.slices * ((job.groups + job.together - 1) // job.together), workers)
         parts = sums.numbers(conv.dtype)[:job.slices * job.groups * job.sums_bytes // conv.itemsize]
         parts = parts.reshape(job.slices, job.groups, -1).sum(axis=0, dtype=np.float64)
-        if d.by_channels:
+        if problem.d.by_channels:
             parts = parts[:, :count * lanes].reshape(-1, count, lanes).transpose(0, 2, 1).reshape(-1, count)
         else:
-            parts = parts[:, :count * lanes * d.filters].reshape(-1, count, lanes).sum(axis=2)
+            parts = parts[:, :count * lanes * problem.d.filters].reshape(-1, count, lanes).sum(axis=2)
         totals.append(parts)
         job.first_group += job.groups
-    totals = np.concatenate(totals)[:conv.F]
-    if d.by_channels:  # whose taps go down the columns
-        totals[:, :-1] = totals[:, :-1].reshape(-1, taps.KW, taps.KH).transpose(0, 2, 1).reshape(-1, count - 1)
-    return totals
+    return np.concatenate(totals)[:conv.F]
+
+
+def _adjacent(x, dy):
+    """All images of x and dy; or copies, one image after the other, where channels do not lie side by side."""
+    if x.strides[1] == dy.strides[1] == x.itemsize:
+        return ((None, x, dy),)
+    return ((n, *(np.ascontiguousarray(a[n:n + 1].transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy)))
+            for n in range(dy.shape[0]))
 
 
 def gradients(conv, x, w, dy, dx, dw, db):

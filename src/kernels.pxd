@@ -39,7 +39,7 @@ cdef extern from "simd/kernels.h" nogil:
         Places x, y
         const void *weights
         const void *bias
-        bint relu, by_channels
+        bint relu, by_channels, in_place
         Py_ssize_t images, groups, channels, filters, y_channels
         Py_ssize_t stride_h, stride_w, phases_h, phases_w
         const Taps *taps
@@ -70,8 +70,8 @@ cdef extern from "simd/kernels.h" nogil:
         int lanes
         void (*depthwise)(const Depthwise *d, Py_ssize_t first_region, Py_ssize_t end_region,
                           Py_ssize_t first_group, Py_ssize_t end_group, void *scratch) noexcept nogil
-        void (*depthwise_sums)(const Depthwise *d, Py_ssize_t group, Py_ssize_t first, Py_ssize_t end, void *sums,
-                               void *scratch) noexcept nogil
+        void (*depthwise_sums)(const Depthwise *d, Py_ssize_t first_group, Py_ssize_t end_group, Py_ssize_t first,
+                               Py_ssize_t end, void *sums, Py_ssize_t sums_of_group, void *scratch) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

@@ -7,6 +7,7 @@
    usual kernels are compiled with their sizes. */
 
 #define ROWS 7 /* outputs in registers, along the axis that is not the lanes': images often have a multiple of 7 */
+#define PIXELS 4 /* outputs in registers, in place */
 #define SUM_ROWS 4 /* outputs of the weight gradient, whose sums are in registers, too */
 #define MOST_TAPS 25 /* of the kernels that are compiled with their sizes */
 
@@ -173,22 +174,25 @@ typedef struct {
     (by_channels ? (b) * x_view.width : x_view.place ? x_view.place[b]                                                \
                                                      : (b) % x_view.stride * x_view.width + (b) / x_view.stride)
 
+#define TAP(a, b) (by_channels ? (b) * x_view.A + (a) : (a) * x_view.B + (b))
+
 /* R outputs of a vector:
 
-     for a, b in taps
+     for kh, kw in taps
        for r in outputs                                         numbers shared by several taps are loaded once       */
 ALWAYS void NAME(outputs)(const int by_channels, const int R, NAME(View) x_view, const T *x, const T *w, const T *bias,
                           int relu, T *y, ptrdiff_t y_step, const T *y_end)
 {
     Vector acc[ROWS];
+    const ptrdiff_t KH = by_channels ? x_view.B : x_view.A, KW = by_channels ? x_view.A : x_view.B;
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
         acc[r] = !bias ? NAME(load)(y + r * y_step) : (by_channels ? NAME(load)(bias) : NAME(spread)(*bias));
 #pragma GCC unroll 8
-    for (ptrdiff_t a = 0; a < x_view.A; a++)
+    for (ptrdiff_t kh = 0; kh < KH; kh++)
 #pragma GCC unroll 8
-        for (ptrdiff_t b = 0; b < x_view.B; b++) {
-            ptrdiff_t tap = a * x_view.B + b;
+        for (ptrdiff_t kw = 0; kw < KW; kw++) {
+            ptrdiff_t a = by_channels ? kw : kh, b = by_channels ? kh : kw, tap = TAP(a, b);
             Vector weight = by_channels ? NAME(load)(w + tap * LANES) : NAME(spread)(w[tap]);
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++)
@@ -240,12 +244,12 @@ ALWAYS void NAME(sums)(const int by_channels, const int R, NAME(View) x_view, co
         for (ptrdiff_t a = 0; a < x_view.A; a++)
 #pragma GCC unroll 8
             for (ptrdiff_t b = 0; b < x_view.B; b++)
-                sums[a * x_view.B + b] +=
+                sums[TAP(a, b)] +=
                     v * NAME(load)(x + (r * x_view.stride + a * x_view.dilation) * x_view.step + PLACE(b));
     }
 }
 
-/* for vector of lanes, for outputs: the sums of all taps, for a kernel whose size is known */
+/* for outputs, for vector of lanes: the sums of all taps, for a kernel whose size is known */
 ALWAYS void NAME(all_sums)(const int by_channels, NAME(View) x_view, const T *x, const T *dy, ptrdiff_t dy_step,
                            ptrdiff_t count, ptrdiff_t lanes, T *to)
 {
@@ -253,15 +257,17 @@ ALWAYS void NAME(all_sums)(const int by_channels, NAME(View) x_view, const T *x,
 #pragma GCC unroll 32
     for (ptrdiff_t k = 0; k < x_view.A * x_view.B; k++)
         sums[k] = NAME(load)(to + k * LANES);
-    for (ptrdiff_t j = 0; j < lanes; j += LANES) {
-        ptrdiff_t q = lanes < LANES ? 0 : NAME(least)(j, lanes - LANES), i = 0;
-        ptrdiff_t from = j - q, end = NAME(least)(lanes, LANES); /* lanes of the vector before do not count again */
-        for (; i + SUM_ROWS <= count; i += SUM_ROWS)
-            NAME(sums)(by_channels, SUM_ROWS, x_view, x + i * x_view.stride * x_view.step + q, dy + i * dy_step + q,
-                       dy_step, from, end, sums);
-        for (; i < count; i++)
-            NAME(sums)(by_channels, 1, x_view, x + i * x_view.stride * x_view.step + q, dy + i * dy_step + q, dy_step,
-                       from, end, sums);
+    for (ptrdiff_t i = 0, R; i < count; i += R) {
+        R = count - i >= SUM_ROWS ? SUM_ROWS : 1;
+        const T *first = x + i * x_view.stride * x_view.step;
+        for (ptrdiff_t j = 0; j < lanes; j += LANES) {
+            ptrdiff_t q = lanes < LANES ? 0 : NAME(least)(j, lanes - LANES);
+            ptrdiff_t from = j - q, end = NAME(least)(lanes, LANES); /* lanes of the vector before do not count again */
+            if (R == SUM_ROWS)
+                NAME(sums)(by_channels, SUM_ROWS, x_view, first + q, dy + i * dy_step + q, dy_step, from, end, sums);
+            else
+                NAME(sums)(by_channels, 1, x_view, first + q, dy + i * dy_step + q, dy_step, from, end, sums);
+        }
     }
 #pragma GCC unroll 32
     for (ptrdiff_t k = 0; k < x_view.A * x_view.B; k++)
@@ -310,12 +316,12 @@ ALWAYS void NAME(compute_sums)(const int by_channels, const Depthwise *d, const 
     NAME(all_sums)(by_channels, (NAME(View)){K, K, S, 1, by_channels ? LANES : x_view.step, x_view.width, NULL},      \
                    by_channels ? x : x + *t->column, dy, dy_step, count, lanes, to)
     KNOWN(SUMS)
-        for (ptrdiff_t tap = 0; tap < x_view.A * x_view.B; tap++) {
-            ptrdiff_t b = tap % x_view.B, place = PLACE(b);
-            NAME(View) single = {1, 1, x_view.stride, 1, x_view.step, 0, NULL};
-            NAME(all_sums)(by_channels, single, x + tap / x_view.B * x_view.dilation * x_view.step + place, dy, dy_step,
-                           count, lanes, to + tap * LANES);
-        }
+        for (ptrdiff_t a = 0; a < x_view.A; a++)
+            for (ptrdiff_t b = 0; b < x_view.B; b++) {
+                NAME(View) one = {1, 1, x_view.stride, 1, x_view.step, 0, NULL};
+                NAME(all_sums)(by_channels, one, x + a * x_view.dilation * x_view.step + PLACE(b), dy, dy_step, count,
+                               lanes, to + TAP(a, b) * LANES);
+            }
 #undef SUMS
     T *total = to + t->KH * t->KW * LANES;
     Vector all = NAME(load)(total);
@@ -414,6 +420,147 @@ static void NAME(channels_sums)(const Depthwise *d, ptrdiff_t n, ptrdiff_t g, NA
         NAME(compute_sums)(1, d, scratch + i * d->stride_h * d->pitch, dy + i * row, cell, r.columns, LANES, sums);
 }
 
+/* -------------------------------------------------------------------------------- lanes of channels, in place */
+
+/* P outputs of a row, all channels, in the order in which they lie in memory; taps kh0 .. kh1 - 1, kw0 .. kw1 - 1 are
+   those inside the image:
+
+     for c in channels
+       for kh, kw in taps                                       a vector of weights
+         for p in outputs                                       cells shared by several taps are loaded once         */
+ALWAYS void NAME(pixels)(const int P, ptrdiff_t kh0, ptrdiff_t kh1, ptrdiff_t kw0, ptrdiff_t kw1, ptrdiff_t KW,
+                         ptrdiff_t stride, ptrdiff_t dilation, const Depthwise *d, const Taps *t, const T *x, T *y,
+                         ptrdiff_t y_cell)
+{
+    ptrdiff_t cell = d->x.cell, row = t->dilation_h * d->x.row;
+    const T *w = (const T *)d->weights + t->weights, *bias = d->bias;
+    for (ptrdiff_t c = 0; c < d->y_channels; c += LANES, w += t->KH * KW * LANES) {
+        Vector acc[PIXELS];
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++)
+            acc[p] = NAME(load)(bias + c);
+        for (ptrdiff_t kh = kh0; kh < kh1; kh++)
+#pragma GCC unroll 8
+            for (ptrdiff_t kw = kw0; kw < kw1; kw++) {
+                Vector weight = NAME(load)(w + (kh * KW + kw) * LANES);
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++)
+                    acc[p] += weight * NAME(load)(x + kh * row + (p * stride + kw * dilation) * cell + c);
+            }
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++)
+            NAME(store)(y + p * y_cell + c, d->relu ? NAME(relu)(acc[p]) : acc[p]);
+    }
+}
+
+/* The same for the weight gradient of C channels: sums[channels / lanes][tap][lane] += dy * x. */
+ALWAYS void NAME(pixels_sums)(const int P, ptrdiff_t kh0, ptrdiff_t kh1, ptrdiff_t kw0, ptrdiff_t kw1, ptrdiff_t KW,
+                              ptrdiff_t stride, ptrdiff_t dilation, const Depthwise *d, const Taps *t, const T *x,
+                              const T *dy, ptrdiff_t dy_cell, ptrdiff_t C, T *sums)
+{
+    ptrdiff_t cell = d->x.cell, row = t->dilation_h * d->x.row;
+    for (ptrdiff_t c = 0; c < C; c += LANES, sums += (t->KH * KW + 1) * LANES) {
+        T *total = sums + t->KH * KW * LANES;
+        Vector v[PIXELS], all = NAME(load)(total);
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++)
+            all += v[p] = NAME(load)(dy + p * dy_cell + c);
+        NAME(store)(total, all);
+        for (ptrdiff_t kh = kh0; kh < kh1; kh++)
+#pragma GCC unroll 8
+            for (ptrdiff_t kw = kw0; kw < kw1; kw++) {
+                T *sum = sums + (kh * KW + kw) * LANES;
+                Vector acc = NAME(load)(sum);
+#pragma GCC unroll 8
+                for (int p = 0; p < P; p++)
+                    acc += v[p] * NAME(load)(x + kh * row + (p * stride + kw * dilation) * cell + c);
+                NAME(store)(sum, acc);
+            }
+    }
+}
+
+/* Outputs j .. end - 1 of a row that all have these taps: y, or with sums what dy adds to them. */
+ALWAYS void NAME(pixels_run)(const int summed, const Depthwise *d, const Taps *t, ptrdiff_t C, const T *x, T *y,
+                             ptrdiff_t j, ptrdiff_t end, ptrdiff_t kh0, ptrdiff_t kh1, ptrdiff_t kw0, ptrdiff_t kw1,
+                             T *sums)
+{
+    ptrdiff_t step = d->stride_w * d->x.cell, y_cell = d->phases_w * d->y.cell, S = d->stride_w, again = end - PIXELS;
+    ptrdiff_t K = kw0 == 0 && kw1 == t->KW && t->dilation_w == 1 ? t->KW : 0;
+#define PIXELS_FROM(q, P, from, until, KW, S, D)                                                                      \
+    (summed ? NAME(pixels_sums)(P, kh0, kh1, from, until, KW, S, D, d, t, x + (q) * step, y + (q) * y_cell, y_cell,   \
+                                C, sums)                                                                              \
+            : NAME(pixels)(P, kh0, kh1, from, until, KW, S, D, d, t, x + (q) * step, y + (q) * y_cell, y_cell))
+    if (end - j >= PIXELS)
+        for (; summed ? j <= again : j < end; j += PIXELS) {
+            ptrdiff_t q = NAME(least)(j, again);
+            if (K == 3 && S == 1)
+                PIXELS_FROM(q, PIXELS, 0, 3, 3, 1, 1);
+            else if (K == 3 && S == 2)
+                PIXELS_FROM(q, PIXELS, 0, 3, 3, 2, 1);
+            else if (K == 5 && S == 1)
+                PIXELS_FROM(q, PIXELS, 0, 5, 5, 1, 1);
+            else if (K == 5 && S == 2)
+                PIXELS_FROM(q, PIXELS, 0, 5, 5, 2, 1);
+            else
+                PIXELS_FROM(q, PIXELS, kw0, kw1, t->KW, S, t->dilation_w);
+        }
+    for (; j < end; j++)
+        PIXELS_FROM(j, 1, kw0, kw1, t->KW, S, t->dilation_w);
+#undef PIXELS_FROM
+}
+
+/* The first of `taps` that is inside, from cell `start` on, and one past the last. */
+ALWAYS ptrdiff_t NAME(first_tap)(ptrdiff_t start, ptrdiff_t dilation)
+{
+    return start >= 0 ? 0 : (-start - 1) / dilation + 1;
+}
+
+ALWAYS ptrdiff_t NAME(end_tap)(ptrdiff_t start, ptrdiff_t dilation, ptrdiff_t taps, ptrdiff_t size)
+{
+    return start >= size ? 0 : NAME(least)(taps, (size - 1 - start) / dilation + 1);
+}
+
+/* Row i of a phase, in runs of outputs that have the same taps. */
+ALWAYS void NAME(pixels_row)(const int summed, const Depthwise *d, ptrdiff_t phase, ptrdiff_t C, const T *x, T *y,
+                             ptrdiff_t i, T *sums)
+{
+    const Taps *t = d->taps + phase;
+    ptrdiff_t h = i * d->stride_h + t->top;
+    ptrdiff_t kh0 = NAME(first_tap)(h, t->dilation_h), kh1 = NAME(end_tap)(h, t->dilation_h, t->KH, d->x.rows);
+    x += h * d->x.row + t->left * d->x.cell;
+    y += (i * d->phases_h + phase / d->phases_w) * d->y.row + phase % d->phases_w * d->y.cell;
+    for (ptrdiff_t j = 0, end; j < t->columns; j = end) {
+        ptrdiff_t w = j * d->stride_w + t->left;
+        ptrdiff_t kw0 = NAME(first_tap)(w, t->dilation_w), kw1 = NAME(end_tap)(w, t->dilation_w, t->KW, d->x.columns);
+        end = j + 1;
+        if (t->KW == 0)
+            end = t->columns;
+        else if (kw0 == 0 && kw1 == t->KW) /* and so have all up to the right border */
+            end += (d->x.columns - 1 - w - (t->KW - 1) * t->dilation_w) / d->stride_w;
+        end = NAME(least)(end, t->columns);
+        NAME(pixels_run)(summed, d, t, C, x, y, j, end, kh0, kh1, kw0, kw1, sums);
+    }
+}
+
+static void NAME(in_place)(const Depthwise *d, ptrdiff_t n, ptrdiff_t first, ptrdiff_t end)
+{
+    for (ptrdiff_t i = first; i < end; i++)
+        for (ptrdiff_t phase = 0; phase < d->phases_h * d->phases_w; phase++)
+            if (i < d->taps[phase].rows)
+                NAME(pixels_row)(0, d, phase, 0, (const T *)d->x_data + n * d->x.image,
+                                 (T *)d->y_data + n * d->y.image, i, NULL);
+}
+
+static void NAME(in_place_sums)(const Depthwise *d, ptrdiff_t g, ptrdiff_t end_group, ptrdiff_t first, ptrdiff_t end,
+                                T *sums)
+{
+    for (ptrdiff_t unit = first; unit < end; unit++) {
+        ptrdiff_t n = unit / d->taps->rows, c = g * LANES;
+        NAME(pixels_row)(1, d, 0, (end_group - g) * LANES, (const T *)d->x_data + n * d->x.image + c,
+                         (T *)d->y_data + n * d->y.image + c, unit % d->taps->rows, sums);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------- regions */
 
 /* What a region sees in plane g, or in the g-th channels, of image n. */
@@ -434,6 +581,12 @@ static void NAME(depthwise)(const Depthwise *d, ptrdiff_t first_region, ptrdiff_
                             ptrdiff_t end, void *memory)
 {
     T *scratch = memory, *out = scratch + d->source_size;
+    if (d->in_place) {
+        ptrdiff_t rows = d->taps->rows, regions = (rows + d->band - 1) / d->band * d->blocks;
+        for (ptrdiff_t n = first / d->groups; n < end / d->groups; n++)
+            NAME(in_place)(d, n, first_region * rows / regions, end_region * rows / regions);
+        return;
+    }
     for (ptrdiff_t region = first_region; region < end_region; region++) {
         NAME(Region) r = NAME(region)(d, region);
         memset(scratch, 0, d->source_size * sizeof(T));
@@ -448,26 +601,34 @@ static void NAME(depthwise)(const Depthwise *d, ptrdiff_t first_region, ptrdiff_
     }
 }
 
-static void NAME(depthwise_sums)(const Depthwise *d, ptrdiff_t g, ptrdiff_t first, ptrdiff_t end, void *sums,
-                                 void *memory)
+static void NAME(depthwise_sums)(const Depthwise *d, ptrdiff_t first_group, ptrdiff_t end_group, ptrdiff_t first,
+                                 ptrdiff_t end, void *sums, ptrdiff_t sums_of_group, void *memory)
 {
     T *scratch = memory, *out = scratch + d->source_size;
-    for (ptrdiff_t unit = first; unit < end; unit++) {
-        ptrdiff_t n = unit % d->images;
-        NAME(Region) r = NAME(region)(d, unit / d->images);
-        if (unit == first || n == 0)
-            memset(scratch, 0, d->source_size * sizeof(T));
-        if (d->taps->KH > 0)
-            NAME(copy_source)(d, n, g, 0, r, scratch);
-        if (d->by_channels)
-            NAME(channels_sums)(d, n, g, r, scratch, out, sums);
-        else
-            NAME(planes_sums)(d, n, g, r, scratch, out, sums);
-    }
+    if (d->in_place)
+        NAME(in_place_sums)(d, first_group, end_group, first, end, sums);
+    else
+        for (ptrdiff_t unit = first; unit < end; unit++) {
+            ptrdiff_t n = unit % d->images;
+            NAME(Region) r = NAME(region)(d, unit / d->images);
+            if (unit == first || n == 0)
+                memset(scratch, 0, d->source_size * sizeof(T));
+            for (ptrdiff_t g = first_group; g < end_group; g++) {
+                T *to = (T *)sums + (g - first_group) * sums_of_group;
+                if (d->taps->KH > 0)
+                    NAME(copy_source)(d, n, g, 0, r, scratch);
+                if (d->by_channels)
+                    NAME(channels_sums)(d, n, g, r, scratch, out, to);
+                else
+                    NAME(planes_sums)(d, n, g, r, scratch, out, to);
+            }
+        }
 }
 
 #undef PLACE
+#undef TAP
 #undef KNOWN
 #undef ROWS
+#undef PIXELS
 #undef SUM_ROWS
 #undef MOST_TAPS

@@ -54,7 +54,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t KH, KW, top, left, dilation_h, dilation_w;
     ptrdiff_t rows, columns;   /* outputs */
-    ptrdiff_t weights;         /* where they begin among all: (channel, KH, KW), by channels (group, KW, KH, lane) */
+    ptrdiff_t weights;         /* where they begin among all: (channel, KH, KW), by channels (group, KH, KW, lane) */
     const ptrdiff_t *column;   /* planes: where in a row of the scratch output 0 sees its cell, for each kw */
 } Taps;
 
@@ -65,7 +65,7 @@ typedef struct {
     Places x, y;
     const void *weights, *bias;
     int relu;
-    int by_channels;
+    int by_channels, in_place; /* in place: by channels, which lie side by side, fill vectors and are as many as in y */
     ptrdiff_t images, groups; /* of planes; by channels: of so many channels of y as there are lanes */
     ptrdiff_t channels, filters; /* of x that add up to one channel of y, of y that see one channel of x: one is 1 */
     ptrdiff_t y_channels;
@@ -109,10 +109,11 @@ typedef struct {
     /* Depthwise: some regions of some groups, counted through all images. */
     void (*depthwise)(const Depthwise *d, ptrdiff_t first_region, ptrdiff_t end_region, ptrdiff_t first_group,
                       ptrdiff_t end_group, void *scratch);
-    /* Weight gradient, y being dy, of a group: add to sums[filter][tap][lane] what region * images + image, from first
-       to end - 1, contribute, and after the taps the sum of dy. */
-    void (*depthwise_sums)(const Depthwise *d, ptrdiff_t group, ptrdiff_t first, ptrdiff_t end, void *sums,
-                           void *scratch);
+    /* Weight gradient, y being dy, of some groups: add to sums[group][filter][tap][lane], of this size for a group, what
+       region * images + image (in place: image * rows + row), from first to end - 1, contribute, and after the taps the
+       sum of dy. */
+    void (*depthwise_sums)(const Depthwise *d, ptrdiff_t first_group, ptrdiff_t end_group, ptrdiff_t first,
+                           ptrdiff_t end, void *sums, ptrdiff_t sums_of_group, void *scratch);
 } Kernels;
 
 typedef struct {
