@@ -97,8 +97,11 @@ class Variant:
 
 
 def variants(functions: tuple[str, ...], *names: str) -> list[Variant]:
-    """Multiply cases, all or those of these names, by dtype, layout and implementation."""
-    return [
+    """Multiply cases by dtype, layout and implementation.
+
+    All cases, or those of these names as far as the implementation can do them.
+    """
+    found = [
         Variant(case, dtype, layout, algorithm)
         for case in CASES
         if case.function in functions and (not names or case.name in names)
@@ -106,6 +109,7 @@ def variants(functions: tuple[str, ...], *names: str) -> list[Variant]:
         for layout in (LAYOUTS if accepts(case.function, "layout") else (None,))
         for algorithm in algorithms_of(case.function)
     ]
+    return [each for each in found if not (names and each.refusal())]
 
 
 def algorithms_of(function: str) -> tuple[str | None, ...]:
@@ -222,8 +226,11 @@ CONVOLUTIONS = [
         for stride in (1, 2, 3)
         for options in ({"stride": stride, "padding": k // 2, "groups": 35},)
     ),
+    conv("depthwise-widths", (2, 3, 3, 1), (6, 1, 3, 3), padding=1, groups=3),
     conv("depthwise-of-vectors", (3, 32, 11, 9), (32, 1, 3, 3), padding=1, groups=32),
-    conv("depthwise-all", (2, 5, 9, 8), (10, 1, 3, 2), **TYPICAL | {"groups": 5}, activation="relu"),
+    conv(
+        "depthwise-all", (2, 5, 9, 8), (10, 1, 3, 2), **TYPICAL | {"groups": 5}, activation="relu"
+    ),
     conv("depthwise-all-32", (2, 32, 9, 8), (32, 1, 3, 2), **TYPICAL | {"groups": 32}),
     conv("depthwise-of-one", (2, 1, 20, 37), (18, 1, 3, 3), padding=1),
     conv("depthwise-times-3", (2, 17, 8, 8), (51, 1, 3, 3), stride=2, padding=1, groups=17),

@@ -202,7 +202,7 @@ ALWAYS void NAME(outputs)(const int by_channels, const int R, NAME(View) x_view,
     for (int r = 0; r < R; r++) {
         T *to = y + r * y_step;
         Vector v = relu ? NAME(relu)(acc[r]) : acc[r];
-        if (by_channels || y_end - to >= LANES)
+        if (by_channels || !y_end || y_end - to >= LANES)
             NAME(store)(to, v);
         else { /* a short row, after which the next begins: the last of them may not write beyond the region */
             T buffer[LANES];
@@ -212,7 +212,7 @@ ALWAYS void NAME(outputs)(const int by_channels, const int R, NAME(View) x_view,
     }
 }
 
-/* `count` outputs of `lanes` lanes. A short row may write into the next one before that is computed. Where a tile would
+/* `count` outputs of `lanes` lanes. y_end is NULL where whole vectors may be written. A short row may write into the next one before that is computed. Where a tile would
    not fit it begins earlier and computes some outputs again, but not where it adds to them. */
 ALWAYS void NAME(all_outputs)(const int by_channels, NAME(View) x_view, const T *x, const T *w, const T *bias, int relu,
                               T *y, ptrdiff_t y_step, ptrdiff_t count, ptrdiff_t lanes, const T *y_end)
@@ -354,7 +354,8 @@ static void NAME(planes_region)(const Depthwise *d, ptrdiff_t n, ptrdiff_t g, pt
             ptrdiff_t rows = NAME(least)(r.rows, t->rows - r.row), step = direct ? d->y.row : d->out_width;
             T *to = direct ? y + r.row * d->y.row : out + phase * d->band * d->out_width;
             NAME(compute)(0, d, t, x, w, bias, d->relu && last, to, step, rows,
-                          direct ? t->columns : d->out_width, to + (rows - 1) * step + (direct ? t->columns : step));
+                          direct ? t->columns : d->out_width,
+                          direct && t->columns < LANES ? to + rows * t->columns : NULL);
         }
         if (!direct && last)
             NAME(merge_phases)(d, out, y, r);
@@ -453,13 +454,13 @@ ALWAYS void NAME(pixels)(const int P, ptrdiff_t kh0, ptrdiff_t kh1, ptrdiff_t kw
     }
 }
 
-/* The same for the weight gradient of C channels: sums[channels / lanes][tap][lane] += dy * x. */
+/* The same for the weight gradient of C channels: sums[group][tap][lane] += dy * x. */
 ALWAYS void NAME(pixels_sums)(const int P, ptrdiff_t kh0, ptrdiff_t kh1, ptrdiff_t kw0, ptrdiff_t kw1, ptrdiff_t KW,
                               ptrdiff_t stride, ptrdiff_t dilation, const Depthwise *d, const Taps *t, const T *x,
-                              const T *dy, ptrdiff_t dy_cell, ptrdiff_t C, T *sums)
+                              const T *dy, ptrdiff_t dy_cell, ptrdiff_t C, T *sums, ptrdiff_t sums_of_group)
 {
     ptrdiff_t cell = d->x.cell, row = t->dilation_h * d->x.row;
-    for (ptrdiff_t c = 0; c < C; c += LANES, sums += (t->KH * KW + 1) * LANES) {
+    for (ptrdiff_t c = 0; c < C; c += LANES, sums += sums_of_group) {
         T *total = sums + t->KH * KW * LANES;
         Vector v[PIXELS], all = NAME(load)(total);
 #pragma GCC unroll 8
@@ -482,13 +483,13 @@ ALWAYS void NAME(pixels_sums)(const int P, ptrdiff_t kh0, ptrdiff_t kh1, ptrdiff
 /* Outputs j .. end - 1 of a row that all have these taps: y, or with sums what dy adds to them. */
 ALWAYS void NAME(pixels_run)(const int summed, const Depthwise *d, const Taps *t, ptrdiff_t C, const T *x, T *y,
                              ptrdiff_t j, ptrdiff_t end, ptrdiff_t kh0, ptrdiff_t kh1, ptrdiff_t kw0, ptrdiff_t kw1,
-                             T *sums)
+                             T *sums, ptrdiff_t sums_of_group)
 {
     ptrdiff_t step = d->stride_w * d->x.cell, y_cell = d->phases_w * d->y.cell, S = d->stride_w, again = end - PIXELS;
     ptrdiff_t K = kw0 == 0 && kw1 == t->KW && t->dilation_w == 1 ? t->KW : 0;
 #define PIXELS_FROM(q, P, from, until, KW, S, D)                                                                      \
     (summed ? NAME(pixels_sums)(P, kh0, kh1, from, until, KW, S, D, d, t, x + (q) * step, y + (q) * y_cell, y_cell,   \
-                                C, sums)                                                                              \
+                                C, sums, sums_of_group)                                                                       \
             : NAME(pixels)(P, kh0, kh1, from, until, KW, S, D, d, t, x + (q) * step, y + (q) * y_cell, y_cell))
     if (end - j >= PIXELS)
         for (; summed ? j <= again : j < end; j += PIXELS) {
@@ -522,7 +523,7 @@ ALWAYS ptrdiff_t NAME(end_tap)(ptrdiff_t start, ptrdiff_t dilation, ptrdiff_t ta
 
 /* Row i of a phase, in runs of outputs that have the same taps. */
 ALWAYS void NAME(pixels_row)(const int summed, const Depthwise *d, ptrdiff_t phase, ptrdiff_t C, const T *x, T *y,
-                             ptrdiff_t i, T *sums)
+                             ptrdiff_t i, T *sums, ptrdiff_t sums_of_group)
 {
     const Taps *t = d->taps + phase;
     ptrdiff_t h = i * d->stride_h + t->top;
@@ -538,7 +539,7 @@ ALWAYS void NAME(pixels_row)(const int summed, const Depthwise *d, ptrdiff_t pha
         else if (kw0 == 0 && kw1 == t->KW) /* and so have all up to the right border */
             end += (d->x.columns - 1 - w - (t->KW - 1) * t->dilation_w) / d->stride_w;
         end = NAME(least)(end, t->columns);
-        NAME(pixels_run)(summed, d, t, C, x, y, j, end, kh0, kh1, kw0, kw1, sums);
+        NAME(pixels_run)(summed, d, t, C, x, y, j, end, kh0, kh1, kw0, kw1, sums, sums_of_group);
     }
 }
 
@@ -548,16 +549,16 @@ static void NAME(in_place)(const Depthwise *d, ptrdiff_t n, ptrdiff_t first, ptr
         for (ptrdiff_t phase = 0; phase < d->phases_h * d->phases_w; phase++)
             if (i < d->taps[phase].rows)
                 NAME(pixels_row)(0, d, phase, 0, (const T *)d->x_data + n * d->x.image,
-                                 (T *)d->y_data + n * d->y.image, i, NULL);
+                                 (T *)d->y_data + n * d->y.image, i, NULL, 0);
 }
 
 static void NAME(in_place_sums)(const Depthwise *d, ptrdiff_t g, ptrdiff_t end_group, ptrdiff_t first, ptrdiff_t end,
-                                T *sums)
+                                T *sums, ptrdiff_t sums_of_group)
 {
     for (ptrdiff_t unit = first; unit < end; unit++) {
         ptrdiff_t n = unit / d->taps->rows, c = g * LANES;
         NAME(pixels_row)(1, d, 0, (end_group - g) * LANES, (const T *)d->x_data + n * d->x.image + c,
-                         (T *)d->y_data + n * d->y.image + c, unit % d->taps->rows, sums);
+                         (T *)d->y_data + n * d->y.image + c, unit % d->taps->rows, sums, sums_of_group);
     }
 }
 
@@ -606,7 +607,7 @@ static void NAME(depthwise_sums)(const Depthwise *d, ptrdiff_t first_group, ptrd
 {
     T *scratch = memory, *out = scratch + d->source_size;
     if (d->in_place)
-        NAME(in_place_sums)(d, first_group, end_group, first, end, sums);
+        NAME(in_place_sums)(d, first_group, end_group, first, end, sums, sums_of_group);
     else
         for (ptrdiff_t unit = first; unit < end; unit++) {
             ptrdiff_t n = unit % d->images;
