@@ -4,7 +4,8 @@ Valid where groups = C, with any number of filters a channel, unless a row of th
 
 The cells that a region of outputs sees are copied between zeros into a scratch, and computed there (simd/depthwise.h).
 Lanes of vectors are columns of one plane; or the same cell of neighbouring channels, for NHWC and for planes so narrow
-that their rows would not fill a vector. Arrays may have any strides.
+that their rows would not fill a vector. Arrays may have any strides. Only where NHWC fills vectors exactly is x read in
+place.
 
 The input gradient is the same computation over dy with the taps in reverse order: with stride s its outputs fall into
 s*s phases, each with the taps that reach such a cell. The weight gradient keeps a vector of sums for each tap.
@@ -13,8 +14,9 @@ s*s phases, each with the taps that reach such a cell. The weight gradient keeps
       for region, for group                                               copied: the first cache
         for tile of outputs                                               registers
 
-The formula has no term for a tap in the padding, but this has one: 0 times the weight. Where a weight is not finite it would be NaN, so such a problem is left to the naive loops; and so is a weight gradient that comes out not finite,
-since only then did some x or dy meet a zero it should not have met.
+The formula has no term for a tap in the padding, but this has one: 0 times the weight. Where a weight is not finite it
+would be NaN, so such a problem is left to the naive loops; and so is a weight gradient that comes out not finite, since
+only then did some x or dy meet a zero it should not have met.
 """
 
 from functools import lru_cache
@@ -31,6 +33,7 @@ cdef enum:
     PLANE_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
     CHANNELS_BYTES = 65536  # of one with lanes of channels, of which a few rows are used at a time: the second cache
     MOST_SCRATCH = 524288  # bytes of it, for the smallest region
+    MOST_PHASES = 256  # each of which takes some time, even if no tap reaches it
     FEW_COLUMNS = 16  # of outputs of a plane, of which a stride would make costly short strips
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
     SUMS_BYTES = 8388608  # of the weight gradient at a time
@@ -44,7 +47,7 @@ MOST_PROBLEMS = 256  # whose geometry is kept
 # ------------------------------------------------------------------------------------------------------- geometry
 
 def _forward_taps(axis):
-    """The one phase of a convolution: its taps, the cells that output 0 sees through them, how many outputs there are."""
+    """The one phase of a convolution: its taps, the cells that output 0 sees through them, the number of outputs."""
     cells = range(-axis.pad_before, axis.kernel * axis.dilation - axis.pad_before, axis.dilation)
     return [(slice(None), cells, axis.output)]
 
@@ -136,13 +139,14 @@ cdef class Problem:
             room //= lanes
             d.block = tiles((room - row // d.stride_w * (reach_w - 1)) // row, columns)
             d.source_columns = (d.block - 1) * d.stride_w + reach_w
-            d.pitch, row = d.source_columns * lanes, d.block
+            d.pitch = d.source_columns * lanes
             d.band = tiles((room - (reach_h - d.stride_h) * d.source_columns)
                            // (d.source_columns * d.stride_h + phases * d.block), rows)
             d.out_size = d.band * d.block * phases * lanes
         else:
             d.pitch = d.strips * d.width
-            d.band = tiles((room - (reach_h - d.stride_h) * d.pitch) // (d.pitch * d.stride_h + phases * d.out_width), rows)
+            d.band = tiles((room - (reach_h - d.stride_h) * d.pitch)
+                           // (d.pitch * d.stride_h + phases * d.out_width), rows)
             d.out_size = d.band * d.out_width * phases
         d.blocks = (columns + d.block - 1) // d.block
         d.source_rows = (d.band - 1) * d.stride_h + reach_h
@@ -237,6 +241,9 @@ def why_not(conv):
     """Return why this cannot do the convolution, or None."""
     if conv.groups != conv.C:
         return f"each filter sees {conv.C // conv.groups} channels (C / groups), not one"
+    h, v = conv.window
+    if min(h.stride, h.size) * min(v.stride, v.size) > MOST_PHASES:
+        return "its input gradient has too many phases (stride * stride)"
     if _scratch_bytes(conv) > MOST_SCRATCH:
         return "the rows that a window sees are too long for its scratch"
     return None
@@ -272,7 +279,7 @@ cdef bint compute(conv, bint transposed, x_nchw, w, b, bint relu, y_nchw) except
     cdef View x = View(x_nchw), y = View(y_nchw), bias = View(np.ascontiguousarray(problem.filled(b)))
     cdef View weights = View(ordered)
     cdef Depthwise d = problem.on(x, y)
-    cdef Py_ssize_t share, together
+    cdef Py_ssize_t share, together, chunks
     cdef int workers = thread_count()
     cdef Memory scratch = Memory(workers * problem.scratch_bytes)
     cdef Job job
@@ -286,7 +293,8 @@ cdef bint compute(conv, bint transposed, x_nchw, w, b, bint relu, y_nchw) except
     job.regions_at_once = min(job.regions, max(1, CHUNK_BYTES // (share * together)))
     job.groups_at_once = up(min(job.groups, max(1, CHUNK_BYTES // (share * job.regions_at_once))), together)
     job.chunks_of_regions = (job.regions + job.regions_at_once - 1) // job.regions_at_once
-    run(depthwise_chunk, &job, (job.groups + job.groups_at_once - 1) // job.groups_at_once * job.chunks_of_regions, workers)
+    chunks = (job.groups + job.groups_at_once - 1) // job.groups_at_once * job.chunks_of_regions
+    run(depthwise_chunk, &job, chunks, workers)
     return True
 
 

@@ -212,8 +212,9 @@ ALWAYS void NAME(outputs)(const int by_channels, const int R, NAME(View) x_view,
     }
 }
 
-/* `count` outputs of `lanes` lanes. y_end is NULL where whole vectors may be written. A short row may write into the next one before that is computed. Where a tile would
-   not fit it begins earlier and computes some outputs again, but not where it adds to them. */
+/* `count` outputs of `lanes` lanes. A short row may write into the next one before that is computed, but not beyond
+   y_end (NULL: whole vectors may be written everywhere). Where a tile would not fit it begins earlier and computes some
+   outputs again, but not where it adds to them. */
 ALWAYS void NAME(all_outputs)(const int by_channels, NAME(View) x_view, const T *x, const T *w, const T *bias, int relu,
                               T *y, ptrdiff_t y_step, ptrdiff_t count, ptrdiff_t lanes, const T *y_end)
 {
