@@ -8,6 +8,7 @@ from setuptools import Extension, setup
 
 MODULES = {  # name: its sources in C
     "correlation": [],
+    "depthwise": [],
     "engine": [
         "threads",
         *(f"simd/{name}" for name in ("sets", "baseline", "avx2", "avx512", "neon")),

@@ -22,7 +22,7 @@ from typing import Any, Generic, SupportsIndex, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import _im2col, _naive, _tiled, geometry
+from . import _depthwise, _im2col, _naive, _tiled, geometry
 from .arrays import DTYPES, LAYOUTS, FloatArray, FloatDtype, check_choice
 from .geometry import Convolution, IntPair, Padding, Window, shown
 
@@ -75,6 +75,14 @@ def _always(problem: Convolution | Window) -> None:
 
 
 ALGORITHMS = (
+    Algorithm(
+        "depthwise",
+        _depthwise.why_not,
+        _depthwise.workspace_bytes,
+        _depthwise.forward,
+        _depthwise.input_gradient,
+        _depthwise.gradients,
+    ),
     Algorithm(
         "tiled",
         _always,

@@ -44,6 +44,29 @@ cdef extern from "simd/kernels.h" nogil:
     ctypedef struct Places:
         Py_ssize_t rows, columns, image, channel, row, cell
 
+    ctypedef struct Taps:
+        Py_ssize_t KH, KW, top, left, dilation_h, dilation_w, rows, columns, weights
+        const Py_ssize_t *column
+
+    ctypedef struct Depthwise:
+        const void *x_data
+        const void *x_end
+        void *y_data
+        Places x, y
+        const void *weights
+        const void *bias
+        bint relu, by_channels, in_place
+        Py_ssize_t images, groups, channels, filters, y_channels
+        Py_ssize_t stride_h, stride_w, phases_h, phases_w
+        const Taps *taps
+        Py_ssize_t band, block, blocks
+        Py_ssize_t top, left, source_rows, source_columns, pitch
+        Py_ssize_t strips, width
+        const Py_ssize_t *to
+        const Py_ssize_t *source
+        const Py_ssize_t *count
+        Py_ssize_t out_width, source_size, out_size
+
     ctypedef struct Kernels:
         int MR, NR, lanes
         void (*multiply)(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, Left a, Right b, Target c) noexcept nogil
@@ -68,6 +91,10 @@ cdef extern from "simd/kernels.h" nogil:
                          Py_ssize_t row) noexcept nogil
         void (*scatter)(const Places *p, void *y, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C, const void *buffer,
                         Py_ssize_t channel, Py_ssize_t output) noexcept nogil
+        void (*depthwise)(const Depthwise *d, Py_ssize_t first_region, Py_ssize_t end_region,
+                          Py_ssize_t first_group, Py_ssize_t end_group, void *scratch) noexcept nogil
+        void (*depthwise_sums)(const Depthwise *d, Py_ssize_t first_group, Py_ssize_t end_group, Py_ssize_t first,
+                               Py_ssize_t end, void *sums, Py_ssize_t sums_of_group, void *scratch) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

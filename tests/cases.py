@@ -97,8 +97,11 @@ class Variant:
 
 
 def variants(functions: tuple[str, ...], *names: str) -> list[Variant]:
-    """Multiply cases, all or those of these names, by dtype, layout and implementation."""
-    return [
+    """Multiply cases by dtype, layout and implementation.
+
+    All cases, or those of these names as far as the implementation can do them.
+    """
+    found = [
         Variant(case, dtype, layout, algorithm)
         for case in CASES
         if case.function in functions and (not names or case.name in names)
@@ -106,6 +109,7 @@ def variants(functions: tuple[str, ...], *names: str) -> list[Variant]:
         for layout in (LAYOUTS if accepts(case.function, "layout") else (None,))
         for algorithm in algorithms_of(case.function)
     ]
+    return [each for each in found if not (names and each.refusal())]
 
 
 def algorithms_of(function: str) -> tuple[str | None, ...]:
@@ -216,6 +220,23 @@ CONVOLUTIONS = [
     conv("dilated-past-image", (2, 3, 3, 3), (4, 3, 3, 3), dilation=4, padding=4),
     conv("depthwise", (2, 5, 6, 7), (5, 1, 3, 3), padding=1, groups=5),
     conv("depthwise-multiplied", (2, 3, 6, 7), (6, 1, 3, 3), stride=2, padding=1, groups=3),
+    *(
+        conv(f"depthwise-{k}x{k}-stride-{stride}", (2, 35, 17, 39), (35, 1, k, k), **options)
+        for k in (3, 5)
+        for stride in (1, 2, 3)
+        for options in ({"stride": stride, "padding": k // 2, "groups": 35},)
+    ),
+    conv("depthwise-widths", (2, 3, 3, 1), (6, 1, 3, 3), padding=1, groups=3),
+    conv("depthwise-of-vectors", (3, 32, 11, 9), (32, 1, 3, 3), padding=1, groups=32),
+    conv(
+        "depthwise-all", (2, 5, 9, 8), (10, 1, 3, 2), **TYPICAL | {"groups": 5}, activation="relu"
+    ),
+    conv("depthwise-all-32", (2, 32, 9, 8), (32, 1, 3, 2), **TYPICAL | {"groups": 32}),
+    conv("depthwise-of-one", (2, 1, 20, 37), (18, 1, 3, 3), padding=1),
+    conv("depthwise-times-3", (2, 17, 8, 8), (51, 1, 3, 3), stride=2, padding=1, groups=17),
+    conv("depthwise-dilated", (2, 4, 15, 34), (4, 1, 3, 3), padding=2, dilation=2, groups=4),
+    conv("depthwise-above-image", (2, 3, 3, 2), (3, 1, 7, 5), padding=3, groups=3),
+    conv("depthwise-rows", (1, 2, 61, 70), (2, 1, 3, 3), padding=((1, 0), (0, 2)), groups=2),
     conv("empty-batch", (0, 4, 6, 5), (6, 4, 3, 3)),
     *(conv(f"channels-{c}", (2, c, 9, 10), (34 - c, c, 3, 3), padding=1) for c in CHANNELS),
 ]
@@ -235,6 +256,8 @@ TRANSPOSED = [
     transposed("gaps-between-windows", (2, 3, 3, 4), (3, 4, 2, 2), stride=4),
     transposed("dilated", (2, 3, 4, 5), (3, 4, 3, 2), dilation=(2, 3), padding=(1, 0)),
     transposed("depthwise", (2, 5, 4, 3), (5, 1, 3, 3), stride=2, groups=5),
+    transposed("depthwise-gaps", (2, 32, 7, 6), (32, 1, 2, 3), stride=(3, 4), groups=32),
+    transposed("depthwise-times-2", (2, 34, 5, 17), (34, 2, 3, 3), stride=2, padding=1, groups=34),
     transposed("empty-batch", (0, 4, 6, 5), (4, 6, 3, 3)),
     *(transposed(f"channels-{c}", (2, c, 5, 6), (c, 34 - c, 3, 3), padding=1) for c in CHANNELS),
 ]

@@ -15,9 +15,11 @@ MANY_IMAGES = [  # columns, and a dy to be masked, of more bytes than a call may
     Variant(case, *choices)
     for case in (
         conv("many-columns", (30, 16, 48, 48), (2, 16, 3, 3), padding=1),
+        conv("many-depthwise", (30, 16, 48, 48), (16, 1, 3, 3), padding=1, groups=16),
         conv("many-masked", (32, 1, 48, 48), (64, 1, 1, 1), activation="relu"),
     )
     for choices in itertools.product(DTYPES, LAYOUTS, algorithms_of("conv2d"))
+    if not Variant(case, *choices).refusal()
 ]
 
 

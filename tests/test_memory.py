@@ -31,7 +31,10 @@ PLACES = ("begin", "end")
 STRIDES = (1, 2)
 VECTORISED = ("conv2d", "conv_transpose2d", "linear")  # where the instruction set matters
 OTHERS = ("max_pool2d", "avg_pool2d", "batch_norm2d", "group_norm")
-NAMES = ("typical", "pixel", "stem", "depthwise", *(f"channels-{c}" for c in CHANNELS))
+NAMES = (
+    *("typical", "pixel", "stem", "depthwise", "depthwise-of-vectors", "depthwise-times-3"),
+    *(f"channels-{c}" for c in CHANNELS),
+)
 LIMIT = 64 * 2**20  # bytes beyond inputs and outputs
 SLACK = 4 * 2**20  # bytes that the system's own count may be off
 TIMEOUT = 120  # seconds, of a process that hangs
@@ -166,8 +169,8 @@ def problems(functions: tuple[str, ...]) -> Iterator[Variant]:
     for variant in variants(functions, *NAMES):
         for case in with_strides(variant.case):
             yield replace(variant, case=case)
-    for variant in variants(functions, "widths"):
-        every = variant.case.function == "conv2d" and variant.algorithm == "tiled"
+    for variant in variants(functions, "widths", "depthwise-widths"):
+        every = variant.case.function == "conv2d" and variant.algorithm in ("depthwise", "tiled")
         widths = WIDTHS if every else WIDTHS[::5]  # that still leaves many remainders of a vector
         for case in with_strides(variant.case):
             for width in widths:

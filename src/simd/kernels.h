@@ -78,6 +78,41 @@ typedef struct {
     ptrdiff_t image, channel, row, cell;
 } Places;
 
+/* Taps of a depthwise convolution and the outputs that have them: all outputs or, where a transposed convolution has a
+   stride, those of one phase. Output (i, j) sees through tap (kh, kw) the cell
+   (i * stride_h + top + kh * dilation_h, j * stride_w + left + kw * dilation_w) of its channel, if it is inside. */
+typedef struct {
+    ptrdiff_t KH, KW, top, left, dilation_h, dilation_w;
+    ptrdiff_t rows, columns;   /* outputs */
+    ptrdiff_t weights;         /* where they begin among all: (channel, KH, KW), by channels (group, KH, KW, lane) */
+    const ptrdiff_t *column;   /* planes: where in a row of the scratch output 0 sees its cell, for each kw */
+} Taps;
+
+/* A depthwise convolution of x to y. Lanes of vectors are columns of a plane, or the same cell of channels. */
+typedef struct {
+    const void *x_data, *x_end; /* nothing is read from x_end on */
+    void *y_data;
+    Places x, y;
+    const void *weights, *bias;
+    int relu;
+    int by_channels, in_place; /* in place: by channels, which lie side by side, fill vectors and are as many as in y */
+    ptrdiff_t images, groups; /* of planes; by channels: of so many channels of y as there are lanes */
+    ptrdiff_t channels, filters; /* of x that add up to one channel of y, of y that see one channel of x: one is 1 */
+    ptrdiff_t y_channels;
+    ptrdiff_t stride_h, stride_w;
+    ptrdiff_t phases_h, phases_w;
+    const Taps *taps; /* of output (i * phases_h + p, j * phases_w + q) at p * phases_w + q */
+    ptrdiff_t band, block, blocks; /* rows and columns of outputs of each phase in a region; regions side by side */
+    /* Scratch: source_rows rows of x, `pitch` numbers apart, and of source_columns, from (top, left) on for output 0. */
+    ptrdiff_t top, left, source_rows, source_columns, pitch;
+    /* Of planes: a row is cut into strips of `width` numbers. Strip s has every stride_w-th cell, `count` of them, from
+       cell `source` on and beginning at `to`; all else is zero. */
+    ptrdiff_t strips, width;
+    const ptrdiff_t *to, *source, *count;
+    ptrdiff_t out_width; /* of a row of outputs */
+    ptrdiff_t source_size, out_size; /* numbers of the scratch: what is seen, and then outputs */
+} Depthwise;
+
 typedef struct {
     int MR, NR, lanes; /* rows of a tile of C, and columns, in registers; numbers of a vector */
     /* C = or += A B, with bias and ReLU. */
@@ -109,6 +144,14 @@ typedef struct {
     /* y at places q0 to q0 + count - 1 of C channels from a buffer of channels and outputs with these steps. */
     void (*scatter)(const Places *p, void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, const void *buffer,
                     ptrdiff_t channel, ptrdiff_t output);
+    /* Depthwise: some regions of some groups, counted through all images. */
+    void (*depthwise)(const Depthwise *d, ptrdiff_t first_region, ptrdiff_t end_region, ptrdiff_t first_group,
+                      ptrdiff_t end_group, void *scratch);
+    /* Weight gradient, y being dy, of some groups: add to sums[group][filter][tap][lane], of this size for a group, what
+       region * images + image (in place: image * rows + row), from first to end - 1, contribute, and after the taps the
+       sum of dy. */
+    void (*depthwise_sums)(const Depthwise *d, ptrdiff_t first_group, ptrdiff_t end_group, ptrdiff_t first,
+                           ptrdiff_t end, void *sums, ptrdiff_t sums_of_group, void *scratch);
 } Kernels;
 
 typedef struct {

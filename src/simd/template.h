@@ -76,6 +76,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "sums.h"
 
+#include "depthwise.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -92,6 +94,8 @@ static const Kernels NAMED_TABLE = {
     NAME(add_columns),
     NAME(add_rows),
     NAME(scatter),
+    NAME(depthwise),
+    NAME(depthwise_sums),
 };
 
 #undef NAMED_TABLE

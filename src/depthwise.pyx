@@ -1,0 +1,421 @@
+"""Depthwise convolution: each filter sees one channel, so the work is to read and write, and nothing is packed.
+
+Valid where groups = C, with any number of filters a channel, unless a row of the scratch would be very long.
+
+The cells that a region of outputs sees are copied between zeros into a scratch, and computed there (simd/depthwise.h).
+Lanes of vectors are columns of one plane; or the same cell of neighbouring channels, for NHWC and for planes so narrow
+that their rows would not fill a vector. Arrays may have any strides. Only where NHWC fills vectors exactly is x read in
+place.
+
+The input gradient is the same computation over dy with the taps in reverse order: with stride s its outputs fall into
+s*s phases, each with the taps that reach such a cell. The weight gradient keeps a vector of sums for each tap.
+
+    for chunk of groups (planes, or channels of an image) and regions     in parallel; depends on the problem only
+      for region, for group                                               copied: the first cache
+        for tile of outputs                                               registers
+
+The formula has no term for a tap in the padding, but this has one: 0 times the weight. Where a weight is not finite it
+would be NaN, so such a problem is left to the naive loops; and so is a weight gradient that comes out not finite, since
+only then did some x or dy meet a zero it should not have met.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
+from kernels cimport Depthwise, Kernels, Places, Taps
+
+from cnnfast import _naive
+
+cdef enum:
+    TILE = 7  # outputs in registers
+    PLANE_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
+    CHANNELS_BYTES = 65536  # of one with lanes of channels, of which a few rows are used at a time: the second cache
+    MOST_SCRATCH = 524288  # bytes of it, for the smallest region
+    MOST_PHASES = 256  # each of which takes some time, even if no tap reaches it
+    FEW_COLUMNS = 16  # of outputs of a plane, of which a stride would make costly short strips
+    CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
+    SUMS_BYTES = 8388608  # of the weight gradient at a time
+    IN_PLACE_BYTES = 1024  # of channels of a pixel whose sums stay in the first cache
+    FEW_CHUNKS = 16  # a weight gradient of fewer chunks is cut further, by regions and images
+    CHUNK_FLOPS = 500000000  # of a chunk of it at the most: a fraction of a second, after which Ctrl-C is looked at
+
+MOST_PROBLEMS = 256  # whose geometry is kept
+
+
+# ------------------------------------------------------------------------------------------------------- geometry
+
+def _forward_taps(axis):
+    """The one phase of a convolution: its taps, the cells that output 0 sees through them, the number of outputs."""
+    cells = range(-axis.pad_before, axis.kernel * axis.dilation - axis.pad_before, axis.dilation)
+    return [(slice(None), cells, axis.output)]
+
+
+def _transposed_taps(axis):
+    """The same for each phase of what is put out, cells phase, phase + stride, ..., with the taps that reach them."""
+    phases = []
+    for phase in range(min(axis.stride, axis.size)):
+        shifts = [phase + axis.pad_before - k * axis.dilation for k in range(axis.kernel)]
+        hits = [k for k in range(axis.kernel) if shifts[k] % axis.stride == 0]
+        taps = slice(hits[0], None, hits[1] - hits[0] if len(hits) > 1 else axis.kernel) if hits else slice(0, 0)
+        cells = [shifts[k] // axis.stride for k in reversed(hits)]
+        phases.append((taps, cells, -(-(axis.size - phase) // axis.stride)))
+    return phases
+
+
+class _Strips:
+    """A row of the scratch: every stride-th cell in one strip, with a strip for each place that taps take between."""
+
+    def __init__(self, phases, stride, size, lanes):
+        every = [cell for _, cells, _ in phases for cell in cells] or [0]
+        left = min(every)
+        places = sorted({(cell - left) % stride for cell in every})
+        self.out_width = -(-max(outputs for _, _, outputs in phases) // lanes) * lanes
+        self.width = self.out_width + (max(every) - left) // stride
+        self.columns = [
+            np.array([places.index((cell - left) % stride) * self.width + (cell - left) // stride for cell in cells],
+                     np.intp)
+            for _, cells, _ in phases
+        ]
+        starts = left + np.array(places, np.intp)
+        to = np.maximum(0, -(starts // stride))
+        end = np.minimum(self.width, (size - 1 - starts) // stride + 1)
+        self.table = np.vstack((to, starts + to * stride, np.maximum(end - to, 0)))
+
+
+cdef class Problem:
+    """What a depthwise convolution of x to y, or transposed of dy to dx, needs to know before it sees its arrays."""
+
+    cdef const Kernels *kernels
+    cdef Depthwise d  # without the arrays
+    cdef Py_ssize_t itemsize, regions, scratch_bytes
+    cdef bint transposed, can_be_in_place
+    cdef list phases  # taps (KH, KW) of each
+    cdef Memory taps
+    cdef object strips
+
+    def __cinit__(self, conv, bint transposed):
+        cdef Depthwise *d = &self.d
+        cdef Py_ssize_t lanes
+        h, v = conv.window
+        self.transposed = transposed
+        find = _transposed_taps if transposed else _forward_taps
+        vertical, horizontal = find(h), find(v)
+        self.kernels, self.itemsize = kernels_for(conv.dtype), conv.itemsize
+        lanes = self.kernels.lanes
+        d.stride_h, d.stride_w = (1, 1) if transposed else (h.stride, v.stride)
+        d.phases_h, d.phases_w = len(vertical), len(horizontal)
+        d.channels, d.filters = (conv.F // conv.C, 1) if transposed else (1, conv.F // conv.C)
+        d.y_channels = conv.C if transposed else conv.F
+        if conv.layout == "NHWC":
+            d.by_channels = 2 * d.y_channels > lanes
+            self.can_be_in_place = conv.F == conv.C and conv.C % lanes == 0
+        else:
+            d.by_channels = d.y_channels >= lanes and (v.output < lanes or v.stride > 1 and v.output <= FEW_COLUMNS)
+        d.groups = (d.y_channels + lanes - 1) // lanes if d.by_channels else conv.groups
+        self.set_regions(vertical, horizontal, v.output if transposed else v.size)
+        self.set_taps(conv.F, vertical, horizontal)
+
+    cdef int set_regions(self, list vertical, list horizontal, Py_ssize_t width) except -1:
+        """Cut the outputs of each phase into regions, whose cells and outputs fit the first cache."""
+        cdef Depthwise *d = &self.d
+        cdef Py_ssize_t[:, ::1] table
+        cdef Py_ssize_t room, rows, columns, lanes = self.kernels.lanes, row
+        cdef Py_ssize_t phases = d.phases_h * d.phases_w, reach_h, reach_w
+        room = (CHANNELS_BYTES if d.by_channels else PLANE_BYTES) // self.itemsize
+        rows, columns = (max(outputs for _, _, outputs in axis) for axis in (vertical, horizontal))
+        cells_h, cells_w = ([cell for _, cells, _ in axis for cell in cells] or [0] for axis in (vertical, horizontal))
+        d.top, d.left, reach_h, reach_w = min(cells_h), min(cells_w), max(cells_h), max(cells_w)
+        reach_h, reach_w = reach_h - d.top + 1, reach_w - d.left + 1
+
+        self.strips = _Strips(horizontal, d.stride_w, width, lanes)
+        table = self.strips.table
+        d.to, d.source, d.count = &table[0, 0], &table[1, 0], &table[2, 0]
+        d.strips, d.width, d.out_width = table.shape[1], self.strips.width, self.strips.out_width
+        d.block = columns
+        if d.by_channels:
+            row = min(rows, TILE) * phases + ((min(rows, TILE) - 1) * d.stride_h + reach_h) * d.stride_w
+            room //= lanes
+            d.block = tiles((room - row // d.stride_w * (reach_w - 1)) // row, columns)
+            d.source_columns = (d.block - 1) * d.stride_w + reach_w
+            d.pitch = d.source_columns * lanes
+            d.band = tiles((room - (reach_h - d.stride_h) * d.source_columns)
+                           // (d.source_columns * d.stride_h + phases * d.block), rows)
+            d.out_size = d.band * d.block * phases * lanes
+        else:
+            d.pitch = d.strips * d.width
+            d.band = tiles((room - (reach_h - d.stride_h) * d.pitch)
+                           // (d.pitch * d.stride_h + phases * d.out_width), rows)
+            d.out_size = d.band * d.out_width * phases
+        d.blocks = (columns + d.block - 1) // d.block
+        d.source_rows = (d.band - 1) * d.stride_h + reach_h
+        d.source_size = up(d.source_rows * d.pitch + lanes, lanes)
+        self.regions = (rows + d.band - 1) // d.band * d.blocks
+        self.scratch_bytes = up((d.source_size + d.out_size + lanes) * self.itemsize, 64)
+        return 0
+
+    cdef int set_taps(self, Py_ssize_t F, list vertical, list horizontal) except -1:
+        cdef Py_ssize_t[::1] column
+        cdef Taps *t
+        cdef Py_ssize_t i = 0, weights = 0
+        if self.d.by_channels:
+            F = self.d.groups * self.kernels.lanes * self.d.channels
+        self.phases = []
+        self.taps = Memory(len(vertical) * len(horizontal) * sizeof(Taps))
+        self.d.taps = <Taps *>self.taps.data
+        for tap_h, cells_h, rows in vertical:
+            for (tap_w, cells_w, columns), place in zip(horizontal, self.strips.columns):
+                t = <Taps *>self.taps.data + i
+                t.rows, t.columns, t.weights = rows, columns, weights
+                t.KH, t.KW = len(cells_h), len(cells_w)
+                if t.KH == 0 or t.KW == 0:
+                    t.KH = t.KW = 0
+                t.top, t.dilation_h = _line(cells_h, self.d.top)
+                t.left, t.dilation_w = _line(cells_w, self.d.left)
+                t.column = NULL
+                if t.KW:
+                    column = place
+                    t.column = &column[0]
+                self.phases.append((tap_h, tap_w))
+                weights += F * t.KH * t.KW
+                i += 1
+        return 0
+
+    cdef object weights(self, w):
+        """Weights of all phases one after the other."""
+        back = slice(None, None, -1 if self.transposed else 1)
+        parts = [self.by_group(w[:, 0, tap_h, tap_w][:, back, back]) for tap_h, tap_w in self.phases]
+        return parts[0] if len(parts) == 1 else np.concatenate([part.reshape(-1) for part in parts])
+
+    cdef object by_group(self, w):
+        """(F, KH, KW), or by channels (groups, those that add up, KH, KW, lanes)."""
+        if not self.d.by_channels:
+            return np.ascontiguousarray(w)
+        w = self.filled(w).reshape(self.d.groups, self.kernels.lanes, self.d.channels, w.shape[1], w.shape[2])
+        return np.ascontiguousarray(w.transpose(0, 2, 3, 4, 1))
+
+    cdef object filled(self, array):
+        """By channels, with zeros where there are fewer channels of y than lanes."""
+        missing = self.d.groups * self.kernels.lanes - self.d.y_channels
+        if not self.d.by_channels or not missing:
+            return array
+        missing = missing * array.shape[0] // self.d.y_channels
+        return np.concatenate((array, np.zeros((missing, *array.shape[1:]), array.dtype)))
+
+    cdef Depthwise on(self, View x, View y):
+        """The convolution of these arrays."""
+        cdef Depthwise d = self.d
+        cdef Py_ssize_t last = 1, i
+        for i in range(4):
+            last += max(0, (x.shape[i] - 1) * x.step[i])
+        d.x_data, d.y_data, d.x_end = x.data, y.data, x.data + last * self.itemsize
+        d.x = Places(x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2], x.step[3])
+        d.y = Places(y.shape[2], y.shape[3], y.step[0], y.step[1], y.step[2], y.step[3])
+        d.images = x.shape[0]
+        d.in_place = self.can_be_in_place and d.x.channel == 1 and d.y.channel == 1
+        return d
+
+
+cdef Py_ssize_t tiles(Py_ssize_t fit, Py_ssize_t all) noexcept:
+    """How many outputs to take of so many, if so many fit: whole tiles."""
+    return min(all, max(1, fit // TILE * TILE if fit > TILE else fit))
+
+
+def _line(cells, otherwise):
+    """First cell and the step from one to the next."""
+    return (cells[0] if cells else otherwise), (cells[1] - cells[0] if len(cells) > 1 else 1)
+
+
+@lru_cache(MOST_PROBLEMS)
+def _problem(conv, transposed, lanes):
+    return Problem(conv, transposed)
+
+
+cdef Problem problem_of(conv, bint transposed):
+    """What is known of a problem, whatever the number of images, for the instruction set in use."""
+    return _problem(conv._replace(N=0), transposed, kernels_for(conv.dtype).lanes)
+
+
+def why_not(conv):
+    """Return why this cannot do the convolution, or None."""
+    if conv.groups != conv.C:
+        return f"each filter sees {conv.C // conv.groups} channels (C / groups), not one"
+    h, v = conv.window
+    if min(h.stride, h.size) * min(v.stride, v.size) > MOST_PHASES:
+        return "its input gradient has too many phases (stride * stride)"
+    if _scratch_bytes(conv) > MOST_SCRATCH:
+        return "the rows that a window sees are too long for its scratch"
+    return None
+
+
+def _scratch_bytes(conv):
+    return max(problem_of(conv, False).scratch_bytes, problem_of(conv, True).scratch_bytes)
+
+
+# ------------------------------------------------------------------------------------ forward and input gradient
+
+cdef struct Job:
+    const Kernels *kernels
+    const Depthwise *d
+    Py_ssize_t groups, regions  # groups of all images
+    Py_ssize_t groups_at_once, regions_at_once, chunks_of_regions
+    char *scratch
+    Py_ssize_t scratch_bytes
+
+
+cdef void depthwise_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    cdef Job *job = <Job *>context
+    cdef Py_ssize_t group = i // job.chunks_of_regions * job.groups_at_once
+    cdef Py_ssize_t region = i % job.chunks_of_regions * job.regions_at_once
+    job.kernels.depthwise(job.d, region, min(job.regions, region + job.regions_at_once), group,
+                          min(job.groups, group + job.groups_at_once), job.scratch + thread * job.scratch_bytes)
+
+
+cdef bint compute(conv, bint transposed, x_nchw, w, b, bint relu, y_nchw) except -1:
+    """Compute y = relu(b + x * w), or dx from dy; False if a weight that is not finite would meet the padding."""
+    cdef Problem problem = problem_of(conv, transposed)
+    ordered = problem.weights(w)
+    cdef View x = View(x_nchw), y = View(y_nchw), bias = View(np.ascontiguousarray(problem.filled(b)))
+    cdef View weights = View(ordered)
+    cdef Depthwise d = problem.on(x, y)
+    cdef Py_ssize_t share, together, chunks
+    cdef int workers = thread_count()
+    cdef Memory scratch = Memory(workers * problem.scratch_bytes)
+    cdef Job job
+    if not problem.kernels.is_finite(weights.data, ordered.size):
+        return False
+    d.weights, d.bias, d.relu = weights.data, bias.data, relu
+    job.kernels, job.d, job.scratch, job.scratch_bytes = problem.kernels, &d, scratch.data, problem.scratch_bytes
+    job.groups, job.regions = d.images * d.groups, problem.regions
+    share = (x_nchw.nbytes + y_nchw.nbytes) // (job.groups * job.regions) + 1
+    together = d.groups if d.by_channels and conv.layout == "NHWC" else 1  # their cells are neighbours in memory
+    job.regions_at_once = min(job.regions, max(1, CHUNK_BYTES // (share * together)))
+    job.groups_at_once = up(min(job.groups, max(1, CHUNK_BYTES // (share * job.regions_at_once))), together)
+    job.chunks_of_regions = (job.regions + job.regions_at_once - 1) // job.regions_at_once
+    chunks = (job.groups + job.groups_at_once - 1) // job.groups_at_once * job.chunks_of_regions
+    run(depthwise_chunk, &job, chunks, workers)
+    return True
+
+
+def forward(conv, x, w, b, bint relu, y):
+    """Compute ``y = relu(x * w + b)``."""
+    if 0 not in y.shape and not compute(conv, False, x, w, b, relu, y):
+        _naive.forward(conv, x, w, b, relu, y)
+
+
+def input_gradient(conv, dy, w, b, bint relu, dx):
+    """Compute ``dx = relu(what dy scatters through w + b)``."""
+    if 0 not in dx.shape and not compute(conv, True, dy, w, b, relu, dx):
+        _naive.input_gradient(conv, dy, w, b, relu, dx)
+
+
+# ------------------------------------------------------------------------------------- weight and bias gradients
+
+cdef struct Sums:
+    const Kernels *kernels
+    const Depthwise *d
+    Py_ssize_t groups, first_group, together  # groups of so many bytes of sums; groups of a chunk
+    Py_ssize_t units, slices  # regions or (in place) rows of all images, cut into slices with sums of their own
+    Py_ssize_t first, end  # those to do now
+    char *sums
+    Py_ssize_t itemsize, sums_bytes  # of a group in a slice
+    char *scratch
+    Py_ssize_t scratch_bytes
+
+
+cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    cdef Sums *job = <Sums *>context
+    cdef Py_ssize_t blocks = (job.groups + job.together - 1) // job.together, slice = i // blocks
+    cdef Py_ssize_t group = i % blocks * job.together, end = min(job.groups, group + job.together)
+    job.kernels.depthwise_sums(
+        job.d, job.first_group + group, job.first_group + end, max(job.first, slice * job.units // job.slices),
+        min(job.end, (slice + 1) * job.units // job.slices), job.sums + (slice * job.groups + group) * job.sums_bytes,
+        job.sums_bytes // job.itemsize, job.scratch + thread * job.scratch_bytes)
+
+
+cdef Sums sums_of(conv, Problem problem, Py_ssize_t images):
+    """Cut the sums into slices, by the sizes of the problem only."""
+    cdef Sums job
+    cdef Py_ssize_t taps = conv.window.h.kernel * conv.window.w.kernel, flops, blocks
+    job.kernels, job.first_group, job.scratch_bytes = problem.kernels, 0, problem.scratch_bytes
+    job.itemsize, job.together, job.units = conv.itemsize, 1, problem.regions * images
+    if problem.can_be_in_place:
+        job.together, job.units = IN_PLACE_BYTES // (job.kernels.lanes * job.itemsize), conv.window.h.output * images
+    job.sums_bytes = (taps + 1) * (1 if problem.d.by_channels else problem.d.filters) * job.kernels.lanes * job.itemsize
+    blocks = (problem.d.groups + job.together - 1) // job.together
+    flops = conv._replace(N=images).flops // blocks
+    job.slices = min(max(FEW_CHUNKS // blocks, flops // CHUNK_FLOPS) + 1, SUMS_BYTES // (job.sums_bytes * job.together))
+    job.slices = max(1, min(job.slices, job.units))
+    job.groups = max(1, SUMS_BYTES // (job.sums_bytes * job.slices * job.together)) * job.together
+    job.groups = min(problem.d.groups, job.groups)
+    return job
+
+
+def filter_sums(conv, x, dy, bint with_taps):
+    """Sums of dy * x for each tap, and of dy alone, which do not depend on the taps: (F, KH * KW + 1) or (F, 1)."""
+    cdef Problem problem = problem_of(conv, False)
+    cdef Sums job = sums_of(conv, problem, dy.shape[0])
+    cdef View x_view, dy_view
+    cdef Depthwise d
+    cdef Taps taps = problem.d.taps[0]
+    cdef int workers = thread_count()
+    cdef Memory scratch = Memory(workers * job.scratch_bytes), sums = Memory(job.slices * job.groups * job.sums_bytes)
+    if not with_taps:
+        taps.KH = taps.KW = 0
+    job.d, job.scratch, job.sums = &d, scratch.data, sums.data
+    count, lanes = taps.KH * taps.KW + 1, job.kernels.lanes
+    totals = []
+    while job.first_group < problem.d.groups:
+        job.groups = min(job.groups, problem.d.groups - job.first_group)
+        sums.array[:] = 0
+        for n, x_part, dy_part in _adjacent(x, dy) if problem.can_be_in_place else ((None, x, dy),):
+            x_view, dy_view = View(x_part), View(dy_part)
+            d, job.first, job.end = problem.on(x_view, dy_view), 0, job.units
+            d.taps = &taps
+            if n is not None:
+                job.first, job.end, d.x.image, d.y.image = n * taps.rows, (n + 1) * taps.rows, 0, 0
+            run(sums_chunk, &job, job.slices * ((job.groups + job.together - 1) // job.together), workers)
+        parts = sums.numbers(conv.dtype)[:job.slices * job.groups * job.sums_bytes // conv.itemsize]
+        parts = parts.reshape(job.slices, job.groups, -1).sum(axis=0, dtype=np.float64)
+        if problem.d.by_channels:
+            parts = parts[:, :count * lanes].reshape(-1, count, lanes).transpose(0, 2, 1).reshape(-1, count)
+        else:
+            parts = parts[:, :count * lanes * problem.d.filters].reshape(-1, count, lanes).sum(axis=2)
+        totals.append(parts)
+        job.first_group += job.groups
+    return np.concatenate(totals)[:conv.F]
+
+
+def _adjacent(x, dy):
+    """All images of x and dy; or copies, one image after the other, where channels do not lie side by side."""
+    if x.strides[1] == dy.strides[1] == x.itemsize:
+        return ((None, x, dy),)
+    return ((n, *(np.ascontiguousarray(a[n:n + 1].transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy)))
+            for n in range(dy.shape[0]))
+
+
+def gradients(conv, x, w, dy, dx, dw, db):
+    """Set dx and add to dw and db (those that are not None) what dy contributes."""
+    if dx is not None:
+        input_gradient(conv, dy, w, np.zeros(conv.C, conv.dtype), False, dx)
+    if not dy.shape[0] or dw is None and db is None:
+        return
+    sums = filter_sums(conv, dy if dw is None else x, dy, dw is not None)
+    if db is not None:
+        db += sums[:, -1]
+    if dw is None:
+        return
+    if np.isfinite(sums).all():
+        dw += sums[:, :-1].reshape(dw.shape)
+    else:
+        _naive.add_weight_gradient(conv, x, dy, dw)
+
+
+def workspace_bytes(conv):
+    """Bytes that the largest of the three passes takes beyond its inputs and results."""
+    cdef Sums job = sums_of(conv, problem_of(conv, False), conv.N)
+    weights = conv.F * conv.window.h.kernel * conv.window.w.kernel
+    totals = (weights + conv.F) * 8
+    reduced = job.slices * job.groups * job.sums_bytes
+    return thread_count() * _scratch_bytes(conv) + max(weights * conv.itemsize, 3 * reduced + 2 * totals)
