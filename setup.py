@@ -15,6 +15,7 @@ MODULES = {  # name: its sources in C
     "naive": [],
     "norm": [],
     "tiled": [],
+    "winograd": [],
 }
 
 DIRECTIVES = {

@@ -48,6 +48,13 @@ typedef struct {
     ptrdiff_t image, channel, row, cell;
 } Places;
 
+/* Part of an image, rows `top` to `bottom` - 1 and columns `left` to `right` - 1 of cells whose channels lie side by
+   side: cell (h, w) is at data + (h - top) * row + (w - left) * cell. */
+typedef struct {
+    void *data;
+    ptrdiff_t top, bottom, left, right, row, cell;
+} Cells;
+
 typedef struct {
     int MR, NR; /* rows of a tile of C, and columns, in registers */
     /* C = or += A B, with bias and ReLU. */
@@ -70,6 +77,17 @@ typedef struct {
     /* y at places q0 to q0 + count - 1 of C channels from a buffer of channels and outputs with these steps. */
     void (*scatter)(const Places *p, void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, const void *buffer,
                     ptrdiff_t channel, ptrdiff_t output);
+    /* to[r * to_row + c * to_column] = from[r * from_row + c * from_column]. */
+    void (*copy_matrix)(ptrdiff_t rows, ptrdiff_t columns, const void *from, ptrdiff_t from_row,
+                        ptrdiff_t from_column, void *to, ptrdiff_t to_row, ptrdiff_t to_column);
+    /* Winograd's transforms. Matrix i of the 36 is at data + i * matrix, with a row for each tile, or for each channel
+       of the weights. Neighbouring tiles begin at cells (h, w), (h, w + 4), ...; cells outside of those that there are
+       count as `zeros`, and are written to `nowhere`: a row of channels. Channels come in whole vectors. */
+    void (*winograd_tiles)(const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, ptrdiff_t C, const void *zeros,
+                           void *to, ptrdiff_t row, ptrdiff_t matrix);
+    void (*winograd_weights)(const void *w, ptrdiff_t C, ptrdiff_t width, void *to, ptrdiff_t matrix);
+    int (*winograd_outputs)(const void *from, ptrdiff_t row, ptrdiff_t matrix, ptrdiff_t F, const void *bias, int relu,
+                            const Cells *y, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, void *nowhere);
 } Kernels;
 
 typedef struct {

@@ -68,6 +68,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "columns.h"
 
+#include "winograd.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -80,6 +82,10 @@ static const Kernels NAMED_TABLE = {
     NAME(add_columns),
     NAME(add_rows),
     NAME(scatter),
+    NAME(copy_matrix),
+    NAME(winograd_tiles),
+    NAME(winograd_weights),
+    NAME(winograd_outputs),
 };
 
 #undef NAMED_TABLE
