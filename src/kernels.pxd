@@ -50,13 +50,14 @@ cdef extern from "simd/kernels.h" nogil:
                         Py_ssize_t channel, Py_ssize_t output) noexcept nogil
         void (*copy_matrix)(Py_ssize_t rows, Py_ssize_t columns, const void *source, Py_ssize_t from_row,
                             Py_ssize_t from_column, void *to, Py_ssize_t to_row, Py_ssize_t to_column) noexcept nogil
-        void (*winograd_tiles)(const Cells *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles, Py_ssize_t C,
-                               const void *zeros, void *to, Py_ssize_t row, Py_ssize_t matrix) noexcept nogil
+        void (*winograd_tiles)(int size, const Cells *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
+                               Py_ssize_t C, const void *zeros, void *to, Py_ssize_t row, Py_ssize_t matrix) noexcept nogil
         void (*winograd_weights)(const void *w, Py_ssize_t C, Py_ssize_t width, void *to,
                                  Py_ssize_t matrix) noexcept nogil
         bint (*winograd_outputs)(const void *source, Py_ssize_t row, Py_ssize_t matrix, Py_ssize_t F, const void *bias,
                                  bint relu, const Cells *y, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
                                  void *nowhere) noexcept nogil
+        void (*winograd_weight_gradient)(const void *source, Py_ssize_t matrix, Py_ssize_t C, void *to) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

@@ -82,12 +82,17 @@ typedef struct {
                         ptrdiff_t from_column, void *to, ptrdiff_t to_row, ptrdiff_t to_column);
     /* Winograd's transforms. Matrix i of the 36 is at data + i * matrix, with a row for each tile, or for each channel
        of the weights. Neighbouring tiles begin at cells (h, w), (h, w + 4), ...; cells outside of those that there are
-       count as `zeros`, and are written to `nowhere`: a row of channels. Channels come in whole vectors. */
-    void (*winograd_tiles)(const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, ptrdiff_t C, const void *zeros,
-                           void *to, ptrdiff_t row, ptrdiff_t matrix);
+       count as `zeros`, and are written to `nowhere`: a row of channels. Channels come in whole vectors.
+       Of tiles of `size` (6 for cells, 4 for gradients of outputs), */
+    void (*winograd_tiles)(int size, const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, ptrdiff_t C,
+                           const void *zeros, void *to, ptrdiff_t row, ptrdiff_t matrix);
+    /* of weights [C][3][3][width], */
     void (*winograd_weights)(const void *w, ptrdiff_t C, ptrdiff_t width, void *to, ptrdiff_t matrix);
+    /* back to tiles of outputs, telling whether all are finite, */
     int (*winograd_outputs)(const void *from, ptrdiff_t row, ptrdiff_t matrix, ptrdiff_t F, const void *bias, int relu,
                             const Cells *y, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, void *nowhere);
+    /* and back to the gradient [C][3][3] of the weights of a filter. */
+    void (*winograd_weight_gradient)(const void *from, ptrdiff_t matrix, ptrdiff_t C, void *to);
 } Kernels;
 
 typedef struct {

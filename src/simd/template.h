@@ -86,6 +86,7 @@ static const Kernels NAMED_TABLE = {
     NAME(winograd_tiles),
     NAME(winograd_weights),
     NAME(winograd_outputs),
+    NAME(winograd_weight_gradient),
 };
 
 #undef NAMED_TABLE

@@ -105,24 +105,36 @@ ALWAYS void NAME(tile_cells)(const Cells *x, ptrdiff_t h, ptrdiff_t w, const int
                                       : (T *)x->data + (h + i - x->top) * x->row + (w + j - x->left) * x->cell;
 }
 
-/* for tile, for vector of channels: 36 cells to 36 points, or 16 gradients */
-static void NAME(winograd_tiles)(const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, ptrdiff_t C,
-                                 const void *zeros, void *to, ptrdiff_t row, ptrdiff_t matrix)
+/* for tile, for vector of channels: 6x6 cells, or 4x4 gradients of outputs, to 36 points */
+ALWAYS void NAME(tiles_to_points)(const int size, const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles,
+                                  ptrdiff_t C, const void *zeros, void *to, ptrdiff_t row, ptrdiff_t matrix)
 {
     for (ptrdiff_t t = 0; t < tiles; t++) {
         T *cells[36], *v = (T *)to + t * row;
-        NAME(tile_cells)(x, h, w + 4 * t, 6, (T *)zeros, cells);
+        NAME(tile_cells)(x, h, w + 4 * t, size, (T *)zeros, cells);
         for (ptrdiff_t c = 0; c < C; c += LANES) {
             Vector d[36], points[36];
 #pragma GCC unroll 36
-            for (int i = 0; i < 36; i++)
+            for (int i = 0; i < size * size; i++)
                 d[i] = NAME(load)(cells[i] + c);
-            TWICE(cells_to_points, 6, 6, 6, d, points);
+            if (size == 6)
+                TWICE(cells_to_points, 6, 6, 6, d, points);
+            else
+                TWICE(gradients_to_points, 4, 4, 6, d, points);
 #pragma GCC unroll 36
             for (int i = 0; i < 36; i++)
                 NAME(store)(v + i * matrix + c, points[i]);
         }
     }
+}
+
+static void NAME(winograd_tiles)(int size, const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, ptrdiff_t C,
+                                 const void *zeros, void *to, ptrdiff_t row, ptrdiff_t matrix)
+{
+    if (size == 6)
+        NAME(tiles_to_points)(6, x, h, w, tiles, C, zeros, to, row, matrix);
+    else
+        NAME(tiles_to_points)(4, x, h, w, tiles, C, zeros, to, row, matrix);
 }
 
 /* for channel, for vector of filters: 9 weights to 36 points; w is [C][3][3][width], and each matrix [C][width] */
@@ -166,6 +178,25 @@ static int NAME(winograd_outputs)(const void *from, ptrdiff_t row, ptrdiff_t mat
         }
     }
     return NAME(total)(zeros) == 0;
+}
+
+/* for vector of channels: 36 points to 9 gradients of weights, side by side for each channel */
+static void NAME(winograd_weight_gradient)(const void *from, ptrdiff_t matrix, ptrdiff_t C, void *to)
+{
+    T *dw = to;
+    for (ptrdiff_t c = 0; c < C; c += LANES) {
+        Vector points[36], weights[9];
+        T numbers[9][LANES];
+#pragma GCC unroll 36
+        for (int i = 0; i < 36; i++)
+            points[i] = NAME(load)((const T *)from + i * matrix + c);
+        TWICE(points_to_weights, 6, 6, 3, points, weights);
+        for (int i = 0; i < 9; i++)
+            NAME(store)(numbers[i], weights[i]);
+        for (ptrdiff_t lane = 0; lane < LANES && c + lane < C; lane++)
+            for (int i = 0; i < 9; i++)
+                dw[(c + lane) * 9 + i] = numbers[i][lane];
+    }
 }
 
 /* Copy a matrix: to[r * to_row + c * to_column] = from[r * from_row + c * from_column]. */
