@@ -53,6 +53,8 @@ cdef enum:
     BLOCK_FILTERS = 128  # of such a product
     SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
     MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
+    TRANSFORM_COST = 800  # in multiplications, of transforming all points of a tile in one channel or filter: measured
+    WEIGHT_COST = 800  # of those of a weight of 3x3
 
 # -------------------------------------------------------------------------------------------------- tiles of an image
 
@@ -492,18 +494,31 @@ def gradients(conv, x, w, dy, dx, dw, db):
         _tiled.gradients(conv, None, None, dy, None, None, db)
 
 
-# -------------------------------------------------------------------------------------------------- where it can, and costs
+# ------------------------------------------------------------------------------------ what it can do, and what it costs
 
 def why_not(conv):
     """Return why it cannot do this problem, or None."""
     if conv.window.kernel != (3, 3):
-        return "the kernel is not 3x3"
+        return "its kernel is not 3x3"
     if any(axis.stride != 1 for axis in conv.window):
-        return "the stride is not 1"
+        return "its stride is not 1"
     if any(axis.dilation != 1 for axis in conv.window):
-        return "the dilation is not 1"
+        return "its dilation is not 1"
     if max(conv.C, conv.F) // conv.groups > MOST_CHANNELS:
-        return f"more than {MOST_CHANNELS} channels or filters in a group"
+        return f"a group has more than {MOST_CHANNELS} channels or filters"
+    return None
+
+
+def why_slower(conv):
+    """Return why `tiled` is faster, or None: the multiplications saved against what the transforms cost."""
+    cdef double tiles, outputs, C = conv.C // conv.groups, F = conv.F // conv.groups
+    h, v = conv.window
+    tiles = conv.N * ((h.output + TILE - 1) // TILE) * ((v.output + TILE - 1) // TILE)
+    outputs = conv.N * h.output * v.output
+    if tiles * (POINTS * C * F + TRANSFORM_COST * (C + F)) >= TAPS * C * F * outputs:
+        return "so few channels, filters or outputs gain less than transforming them costs"
+    if tiles * (POINTS * C * F + TRANSFORM_COST * (C + F)) + WEIGHT_COST * C * F >= TAPS * C * F * outputs:
+        return "so few outputs gain less than transforming the weights costs"
     return None
 
 

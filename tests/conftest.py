@@ -15,10 +15,10 @@ settings.load_profile("tests")
 
 CASES_OF = {  # argument of a test: names of the cases it takes, all where there is none
     "variant": (),
-    "typical": ("typical", "pixel"),
+    "typical": ("typical", "typical-3x3", "pixel"),
     "widths": ("widths",),
     "empty": ("empty-batch",),
-    "special_case": ("typical", "windows-in-padding", "same-strided"),
+    "special_case": ("typical", "typical-3x3", "windows-in-padding", "same-strided"),
 }
 
 

@@ -23,7 +23,7 @@ MAY_IMPORT = {  # module: the modules of the package that it may import
     "norm": {"geometry", "arrays", "_norm"},
     "columns": {"geometry", "arrays", "_im2col"},
     "linear": {"conv", "arrays"},
-    "algorithms": {"geometry", "arrays", "_naive", "_im2col", "_tiled"},
+    "algorithms": {"geometry", "arrays", "_naive", "_im2col", "_tiled", "_winograd"},
     "arrays": {"geometry"},
     "geometry": set(),
     "reference": set(),
