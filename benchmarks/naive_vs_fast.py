@@ -191,9 +191,9 @@ def count_in_time(task: Task, name: str, direction: str, limit: float) -> int | 
     """How many images a way can do in ``limit`` seconds, or None if it refuses the layer."""
     try:
         call = task.prepare(name, direction, 1)
+        seconds = timing.once(call)
     except ValueError:  # an algorithm that cannot do the problem never falls back silently
         return None
-    seconds = timing.once(call)
     if seconds < limit < seconds * task.layer.N:  # perhaps only the first call was slow
         seconds = min(seconds, timing.once(call))
     return min(max(int(limit / seconds), 1), task.layer.N)

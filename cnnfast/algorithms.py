@@ -1,8 +1,9 @@
 """The ordered list of algorithms, fastest first, and the choice among them.
 
 A choice is a pure function of the problem: the first algorithm of the list that can do it and is
-not known to be slower than a later one, or the one asked for, which never falls back silently. Each algorithm is one compiled module with three
-functions around one convolution ``y = x * w``, on views in the order N, C, H, W:
+not known to be slower than a later one, or the one asked for, which never falls back silently.
+Each algorithm is one compiled module with three functions around one convolution ``y = x * w``, on
+views in the order N, C, H, W:
 
 - ``forward(conv, x, w, b, relu, y)`` computes ``y = relu(x * w + b)``;
 - ``input_gradient(conv, dy, w, b, relu, dx)`` computes ``dx = relu(what dy scatters through w +

@@ -18,14 +18,14 @@ channels and over filters, which NHWC has side by side; NCHW is turned around, t
 
 The input gradient is the same with the weights flipped and transposed. The weight gradient sums over the tiles, F(3x3, 4x4):
 
-    for filters whose sums fit the memory
+    for filters whose sums fit the memory                             of one group
       for block of chunks of tiles
         for chunk: transform the cells of x and dy                    in parallel
         for number of 36, some filters: add the product               in parallel; filters x tiles by tiles x channels
       transform the sums                                              in parallel: a filter
 
-What is not finite spreads over a whole tile. If a chunk has such a result, the images with such chunks are left to
-`tiled`, and so is a weight gradient.
+What is not finite spreads over a whole tile. If a chunk has such a result, the images with such chunks, and those
+between them, are left to `tiled`, and so are filters with such a gradient.
 """
 
 import numpy as np
@@ -378,7 +378,7 @@ cdef struct Correlation:
     char *dy_points
     char *sums  # F x C for each of 36
     char *dw
-    Py_ssize_t F, filters_at_once, parts  # of the filters, in products
+    Py_ssize_t parts  # of the filters, in products
     Py_ssize_t sums_row, sums_matrix
     char *scratch
     Py_ssize_t scratch_bytes
@@ -411,7 +411,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     cdef Right b = Right(job.x_points + k * job.x.matrix * item, job.kernels.NR, job.x.row)
     cdef Target c = Target(job.sums + (k * job.sums_matrix + f * job.sums_row) * item, job.sums_row,
                            job.first_chunk > 0, NULL, NULL, False)
-    job.kernels.multiply(min(BLOCK_FILTERS, job.F - f), job.x.band_row, job.chunks_now * job.chunk_tiles, a, b, c)
+    job.kernels.multiply(min(BLOCK_FILTERS, job.dy.C - f), job.x.band_row, job.chunks_now * job.chunk_tiles, a, b, c)
 
 
 cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
@@ -423,16 +423,15 @@ cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 
 cdef void set_weight_sizes(Correlation *job, Py_ssize_t N):
     """Cut the weight gradient into chunks and blocks; x and dy have sizes."""
-    cdef Py_ssize_t item = job.x.item, line = LINE // item
-    job.sums_row = job.x.row
-    job.filters_at_once = min(job.dy.C, WEIGHT_BYTES // (POINTS * job.sums_row * item) // line * line)
+    cdef Py_ssize_t item = job.x.item
     cdef Py_ssize_t tile_bytes = POINTS * (job.x.row + job.dy.row) * item
     job.tiles = tiling_for(N, job.dy.at.rows, job.dy.at.columns, tile_bytes)
     job.chunk_tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
     job.chunks_at_once = max(1, min(job.tiles.chunks, BLOCK_BYTES // (job.chunk_tiles * tile_bytes)))
     job.x.matrix = job.chunks_at_once * job.chunk_tiles * job.x.row
     job.dy.matrix = job.chunks_at_once * job.chunk_tiles * job.dy.row
-    job.sums_matrix = job.filters_at_once * job.sums_row
+    job.sums_row, job.sums_matrix = job.x.row, job.dy.C * job.x.row
+    job.parts = (job.dy.C + BLOCK_FILTERS - 1) // BLOCK_FILTERS
     job.scratch_bytes = max(band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.dy))
 
 
@@ -440,48 +439,51 @@ def _correlate(dtype, x_nchw, dy_nchw, dw_fckk, before):
     """Compute the gradient of the weights; tell whether it is finite."""
     cdef View x = View(x_nchw), dy = View(dy_nchw), dw = View(dw_fckk)
     cdef Correlation job
-    cdef Py_ssize_t item = x_nchw.itemsize, f = 0
+    cdef Py_ssize_t item = x_nchw.itemsize, more
     job.kernels = kernels_for(dtype)
     job.x, job.dy = image_for(x, item, SIDE, before), image_for(dy, item, TILE, (0, 0))
     set_weight_sizes(&job, dy.shape[0])
     zeros = np.zeros(max(job.x.row, job.dy.row), dtype)
     cdef View zeros_view = View(zeros)
     job.x.zeros = job.dy.zeros = zeros_view.data
+    job.dw = dw.data
+    more = job.kernels.NR * item  # that a product may read beyond the last row
     cdef int workers = workers_for(job.scratch_bytes)
-    cdef Py_ssize_t more = job.kernels.NR * item  # that a product may read beyond the last row
     cdef Memory scratch = Memory(workers * job.scratch_bytes), sums = Memory(POINTS * job.sums_matrix * item)
     cdef Memory x_points = Memory(POINTS * job.x.matrix * item + more), dy_points = Memory(POINTS * job.dy.matrix * item)
     job.scratch, job.sums, job.x_points, job.dy_points = scratch.data, sums.data, x_points.data, dy_points.data
-    cdef char *dy_data = job.dy.data
-    while f < dy.shape[1]:
-        job.F = job.dy.C = min(job.filters_at_once, dy.shape[1] - f)
-        job.dy.data, job.dw = dy_data + f * dy.step[1] * item, dw.data + f * dw.step[0] * item
-        job.parts = (job.F + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-        job.first_chunk = 0
-        while job.first_chunk < job.tiles.chunks:
-            job.chunks_now = min(job.chunks_at_once, job.tiles.chunks - job.first_chunk)
-            run(block_chunk, &job, job.chunks_now, workers)
-            run(correlation_chunk, &job, POINTS * job.parts, workers)
-            job.first_chunk += job.chunks_at_once
-        run(sums_chunk, &job, job.F, workers)
-        f += job.filters_at_once
+    job.first_chunk = 0
+    while job.first_chunk < job.tiles.chunks:
+        job.chunks_now = min(job.chunks_at_once, job.tiles.chunks - job.first_chunk)
+        run(block_chunk, &job, job.chunks_now, workers)
+        run(correlation_chunk, &job, POINTS * job.parts, workers)
+        job.first_chunk += job.chunks_at_once
+    run(sums_chunk, &job, job.dy.C, workers)
     return bool(job.kernels.is_finite(dw.data, dw_fckk.size))
+
+
+cdef Py_ssize_t filters_at_once(Py_ssize_t C, Py_ssize_t item):
+    """How many filters have sums that fit the memory."""
+    cdef Py_ssize_t line = LINE // item
+    return WEIGHT_BYTES // (POINTS * (up(C, line) | line) * item) // line * line
 
 
 def weight_gradient(conv, x, dy, dw):
     """Add to dw the gradient of the weights."""
     h, v = conv.window
-    groups, F, C = conv.groups, conv.F // conv.groups, conv.C // conv.groups
-    gradient = np.empty(dw.shape, dw.dtype)
-    finite = [
-        _correlate(conv.dtype, x[:, g * C:(g + 1) * C], dy[:, g * F:(g + 1) * F], gradient[g * F:(g + 1) * F],
-                   (h.pad_before, v.pad_before))
-        for g in range(groups)
-    ]
-    if all(finite):
-        dw += gradient
-    else:
-        _tiled.gradients(conv, x, None, dy, None, dw, None)
+    C, F = conv.C // conv.groups, conv.F // conv.groups
+    step = filters_at_once(C, conv.itemsize)
+    for g in range(conv.groups):
+        x_part = x[:, g * C:(g + 1) * C]
+        for f in range(g * F, (g + 1) * F, step):
+            filters = slice(f, min(f + step, (g + 1) * F))
+            dw_part, dy_part = dw[filters], dy[:, filters]
+            gradient = np.empty(dw_part.shape, dw.dtype)
+            if _correlate(conv.dtype, x_part, dy_part, gradient, (h.pad_before, v.pad_before)):
+                dw_part += gradient
+            else:
+                part = conv._replace(C=C, F=len(dw_part), groups=1)
+                _tiled.gradients(part, x_part, None, dy_part, None, dw_part, None)
 
 
 def gradients(conv, x, w, dy, dx, dw, db):
@@ -537,8 +539,9 @@ def workspace_bytes(conv):
         set_sizes(&job, conv.N)
         tiny = job.tiles.chunks + conv.N + job.x.C * TAPS * sizeof(Py_ssize_t)
         most = max(most, workers_for(job.scratch_bytes) * job.scratch_bytes + job.panels_at_once * job.panel_bytes + tiny)
-    weights.x, weights.dy = image_of(image, item, SIDE), image_of(output, item, TILE)
+    F = min(F, filters_at_once(C, item))
+    weights.x, weights.dy = image_of(image, item, SIDE), image_of((F, h.output, v.output), item, TILE)
     set_weight_sizes(&weights, conv.N)
     return max(most, workers_for(weights.scratch_bytes) * weights.scratch_bytes
                + POINTS * (weights.sums_matrix + weights.x.matrix + weights.dy.matrix) * item
-               + conv.groups * F * C * TAPS * item)
+               + F * C * TAPS * item)

@@ -28,7 +28,10 @@ CONTRACTS = {
     "linear": test_linear.TestLinear(),
 }
 VECTORISED = ("winograd", "tiled", None)
-NAMES = ("typical", "typical-3x3", "widths", "1x1", "stem", "depthwise", "same-strided", "stride-2", "upsampling")
+NAMES = (
+    *("typical", "typical-3x3", "widths", "1x1", "stem", "depthwise"),
+    *("same-strided", "stride-2", "upsampling"),
+)
 VARIANTS = [
     variant
     for variant in variants(tuple(CONTRACTS), *NAMES, *(f"channels-{c}" for c in (3, 16, 33)))

@@ -31,7 +31,10 @@ PLACES = ("begin", "end")
 STRIDES = (1, 2)
 VECTORISED = ("conv2d", "conv_transpose2d", "linear")  # where the instruction set matters
 OTHERS = ("max_pool2d", "avg_pool2d", "batch_norm2d", "group_norm")
-NAMES = ("typical", "typical-3x3", "pixel", "stem", "depthwise", *(f"channels-{c}" for c in CHANNELS))
+NAMES = (
+    *("typical", "typical-3x3", "pixel", "stem", "depthwise"),
+    *(f"channels-{c}" for c in CHANNELS),
+)
 LIMIT = 64 * 2**20  # bytes beyond inputs and outputs
 SLACK = 4 * 2**20  # bytes that the system's own count may be off
 TIMEOUT = 120  # seconds, of a process that hangs
