@@ -18,6 +18,7 @@ MODULES = {  # name: its sources in C
     "norm": [],
     "tiled": [],
     "windows": [],
+    "winograd": [],
 }
 
 DIRECTIVES = {

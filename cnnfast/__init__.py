@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 try:
-    from . import _engine, _im2col, _naive, _norm, _tiled  # noqa: F401
+    from . import _engine, _im2col, _naive, _norm, _tiled, _winograd  # noqa: F401
 except ImportError as error:
     if not (error.name or "").startswith("cnnfast"):  # NumPy is what is missing
         raise

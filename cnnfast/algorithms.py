@@ -1,9 +1,10 @@
 """The ordered list of algorithms, fastest first, and the choice among them.
 
-A choice is a pure function of the problem: the first algorithm of the list that can do it, or the
-one asked for, which never falls back silently. With the geometry that it is made for, it is kept
-for the next call with equal arguments. Each algorithm is one compiled module with three functions
-around one convolution ``y = x * w``, on views in the order N, C, H, W:
+A choice is a pure function of the problem: the first algorithm of the list that can do it and is
+not known to be slower than a later one, or the one asked for, which never falls back silently. With
+the geometry that it is made for, it is kept for the next call with equal arguments. Each algorithm
+is one compiled module with three functions around one convolution ``y = x * w``, on views in the
+order N, C, H, W:
 
 - ``forward(conv, x, w, b, relu, y)`` computes ``y = relu(x * w + b)``;
 - ``input_gradient(conv, dy, w, b, relu, dx)`` computes ``dx = relu(what dy scatters through w +
@@ -22,7 +23,7 @@ from typing import Any, Generic, SupportsIndex, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import _depthwise, _im2col, _naive, _tiled, geometry
+from . import _depthwise, _im2col, _naive, _tiled, _winograd, geometry
 from .arrays import DTYPES, LAYOUTS, FloatArray, FloatDtype, check_choice
 from .geometry import Convolution, IntPair, Padding, Window, shown
 
@@ -47,12 +48,21 @@ Gradients: TypeAlias = Callable[
 MOST_KEPT = 1024  # problems of a kind, a kilobyte each: more than a network has layers
 
 
+def _no_reason(problem: Convolution | Window) -> None:
+    """Return no reason against: the algorithm does every problem, or is not known to be slow."""
+
+
 @dataclass(frozen=True)
 class Candidate(Generic[Problem]):
     """One way to solve a kind of problem."""
 
     name: str
     why_not: Callable[[Problem], str | None]  # None: it can do this problem
+    why_slower: Callable[[Problem], str | None] = field(default=_no_reason, kw_only=True)
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Return why it is not the choice for a problem: it cannot, or one after it is faster."""
+        return self.why_not(problem) or self.why_slower(problem)
 
 
 @dataclass(frozen=True)
@@ -70,11 +80,16 @@ class PoolAlgorithm(Candidate[Window]):
     """One way to pool."""
 
 
-def _always(problem: Convolution | Window) -> None:
-    """Return no reason against: the algorithm does every problem."""
-
-
 ALGORITHMS = (
+    Algorithm(
+        "winograd",
+        _winograd.why_not,
+        _winograd.workspace_bytes,
+        _winograd.forward,
+        _winograd.input_gradient,
+        _winograd.gradients,
+        why_slower=_winograd.why_slower,
+    ),
     Algorithm(
         "depthwise",
         _depthwise.why_not,
@@ -85,7 +100,7 @@ ALGORITHMS = (
     ),
     Algorithm(
         "tiled",
-        _always,
+        _no_reason,
         _tiled.workspace_bytes,
         _tiled.forward,
         _tiled.input_gradient,
@@ -93,7 +108,7 @@ ALGORITHMS = (
     ),
     Algorithm(
         "im2col",
-        _always,
+        _no_reason,
         _im2col.workspace_bytes,
         _im2col.forward,
         _im2col.input_gradient,
@@ -101,7 +116,7 @@ ALGORITHMS = (
     ),
     Algorithm(
         "naive",
-        _always,
+        _no_reason,
         _naive.workspace_bytes,
         _naive.forward,
         _naive.input_gradient,
@@ -109,7 +124,7 @@ ALGORITHMS = (
     ),
 )
 
-POOL_ALGORITHMS = (PoolAlgorithm("naive", _always),)
+POOL_ALGORITHMS = (PoolAlgorithm("naive", _no_reason),)
 
 
 @dataclass(frozen=True)
@@ -294,13 +309,14 @@ def _float_dtype(value: npt.DTypeLike) -> FloatDtype:
 
 
 def _first_able(algorithms: Sequence[Candidate[Problem]], problem: Problem, asked: str) -> int:
-    """Place in the list of the algorithm asked for, or of the first that can do the problem."""
+    """Place in the list of the algorithm asked for, or of the first with nothing against it."""
     check_choice("algorithm", asked, ("auto", *(candidate.name for candidate in algorithms)))
     for place, candidate in enumerate(algorithms):
-        reason = candidate.why_not(problem)
-        if asked == candidate.name and reason:
-            raise ValueError(f"algorithm {asked!r} cannot do this problem: {reason}")
-        if asked in ("auto", candidate.name) and not reason:
+        if asked == candidate.name:
+            if reason := candidate.why_not(problem):
+                raise ValueError(f"algorithm {asked!r} cannot do this problem: {reason}")
+            return place
+        if asked == "auto" and not candidate.refusal(problem):
             return place
     raise ValueError(f"no algorithm can do this problem: {problem}")
 
@@ -309,7 +325,7 @@ def _refusals(conv: Convolution, chosen: Algorithm, asked: str) -> dict[str, str
     """Return the reason against every algorithm but the chosen one."""
     otherwise = f"{chosen.name} is faster" if asked == "auto" else f"{asked} was asked for"
     return {
-        candidate.name: candidate.why_not(conv) or otherwise
+        candidate.name: candidate.refusal(conv) or otherwise
         for candidate in ALGORITHMS
         if candidate is not chosen
     }

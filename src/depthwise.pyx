@@ -23,6 +23,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from libc.string cimport memset
+
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
 from kernels cimport Depthwise, Kernels, Places, Taps
 
@@ -368,7 +370,7 @@ def filter_sums(conv, x, dy, bint with_taps):
     totals = []
     while job.first_group < problem.d.groups:
         job.groups = min(job.groups, problem.d.groups - job.first_group)
-        sums.array[:] = 0
+        memset(sums.data, 0, sums.size)
         for n, x_part, dy_part in _adjacent(x, dy) if problem.can_be_in_place else ((None, x, dy),):
             x_view, dy_view = View(x_part), View(dy_part)
             d, job.first, job.end = problem.on(x_view, dy_view), 0, job.units

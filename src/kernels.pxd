@@ -66,6 +66,9 @@ cdef extern from "simd/kernels.h" nogil:
         const Py_ssize_t *source
         const Py_ssize_t *count
         Py_ssize_t out_width, source_size, out_size
+    ctypedef struct Cells:
+        void *data
+        Py_ssize_t top, bottom, left, right, row, cell
 
     ctypedef struct Kernels:
         int MR, NR, lanes
@@ -95,6 +98,16 @@ cdef extern from "simd/kernels.h" nogil:
                           Py_ssize_t first_group, Py_ssize_t end_group, void *scratch) noexcept nogil
         void (*depthwise_sums)(const Depthwise *d, Py_ssize_t first_group, Py_ssize_t end_group, Py_ssize_t first,
                                Py_ssize_t end, void *sums, Py_ssize_t sums_of_group, void *scratch) noexcept nogil
+        void (*copy_matrix)(Py_ssize_t rows, Py_ssize_t columns, const void *source, Py_ssize_t from_row,
+                            Py_ssize_t from_column, void *to, Py_ssize_t to_row, Py_ssize_t to_column) noexcept nogil
+        void (*winograd_tiles)(int size, const Cells *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
+                               Py_ssize_t C, const void *zeros, void *to, Py_ssize_t row, Py_ssize_t matrix) noexcept nogil
+        void (*winograd_weights)(const void *w, Py_ssize_t C, Py_ssize_t width, void *to,
+                                 Py_ssize_t matrix) noexcept nogil
+        bint (*winograd_outputs)(const void *source, Py_ssize_t row, Py_ssize_t matrix, Py_ssize_t F, const void *bias,
+                                 bint relu, const Cells *y, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
+                                 void *nowhere) noexcept nogil
+        void (*winograd_weight_gradient)(const void *source, Py_ssize_t matrix, Py_ssize_t C, void *to) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

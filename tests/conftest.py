@@ -15,11 +15,11 @@ settings.load_profile("tests")
 
 CASES_OF = {  # argument of a test: names of the cases it takes, all where there is none
     "variant": (),
-    "typical": ("typical", "pixel", "depthwise-all", "depthwise-all-32"),
+    "typical": ("typical", "typical-3x3", "pixel", "depthwise-all", "depthwise-all-32"),
     "widths": ("widths", "depthwise-widths"),
     "empty": ("empty-batch",),
     "special_case": (
-        *("typical", "windows-in-padding", "same-strided"),
+        *("typical", "typical-3x3", "windows-in-padding", "same-strided"),
         *("depthwise", "depthwise-all", "depthwise-all-32", "depthwise-times-3"),
     ),
 }

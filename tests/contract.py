@@ -22,6 +22,7 @@ from cnnfast import reference
 
 THREADS = 8
 STEP = 1e-6  # of finite differences
+SUBNORMALS = 1e5  # by which sums of rounded subnormal numbers may be off
 
 
 def run(library: ModuleType, variant: Variant, inputs: Arrays) -> Arrays:
@@ -81,6 +82,23 @@ def assert_close(got: Arrays, want: Arrays, bounds: dict[str, float]) -> None:
         np.testing.assert_allclose(array, want[name], rtol=0, atol=bounds[name], err_msg=name)
 
 
+def length(array: np.ndarray) -> float:
+    """Return the L2 norm of the finite part, of subnormal numbers too."""
+    numbers = finite_part(array).astype(float)
+    scale = largest(numbers) or 1.0
+    with np.errstate(under="ignore"):
+        return scale * float(np.linalg.norm(numbers / scale))
+
+
+def assert_near(got: Arrays, want: Arrays, error: float) -> None:
+    """Check names, types, shapes, where NaN and Inf stand, and the relative L2 error."""
+    assert_close(got, want, {k: float(np.finfo(v.dtype).max) for k, v in want.items()})
+    for name, array in got.items():
+        least = SUBNORMALS * float(np.finfo(array.dtype).smallest_subnormal)
+        off = length(finite_part(array).astype(float) - finite_part(want[name]))
+        assert off <= error * length(want[name]) + least, name
+
+
 class Contract:
     """The tests that all functions share."""
 
@@ -101,7 +119,9 @@ class Contract:
                 run(cnnfast, variant, inputs)
             return
         got, want = run(cnnfast, variant, inputs), run(reference, variant, inputs)
-        if exact:
+        if variant.error:
+            assert_near(got, want, variant.error)
+        elif exact:
             assert_same_bits(got, want)
         else:
             case, finite = variant.case, {k: finite_part(v) for k, v in inputs.items()}

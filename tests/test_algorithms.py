@@ -30,11 +30,27 @@ def test_the_list_is_ordered_fastest_first() -> None:
     assert POOL_ALGORITHMS[-1].name == "naive"
 
 
-def test_auto_takes_the_first_and_says_why_not_the_others() -> None:
-    plan = cnnfast.plan_conv2d(*SHAPES, groups=4)
-    assert plan.algorithm == NAMES[0]
-    assert list(plan.refusals) == NAMES[1:]
+@pytest.mark.parametrize(
+    ("shapes", "options", "first", "reason"),
+    [
+        (SHAPES, {"groups": 2}, "tiled", "few channels, filters or outputs"),
+        (((8, 4, 12, 10), (8, 1, 3, 3)), {"groups": 4}, "depthwise", ""),
+        (((1, 64, 8, 8), (64, 64, 3, 3)), {"padding": 1}, "tiled", "few outputs"),
+        (((8, 64, 12, 10), (64, 64, 3, 3)), {"stride": 2}, "tiled", "its stride is not 1"),
+        (((8, 64, 12, 10), (64, 64, 3, 3)), {"dilation": 2}, "tiled", "its dilation is not 1"),
+        (((8, 64, 12, 10), (64, 64, 1, 3)), {}, "tiled", "its kernel is not 3x3"),
+        (((8, 2049, 12, 10), (64, 2049, 3, 3)), {}, "tiled", "more than 2048 channels"),
+        (((8, 64, 12, 10), (64, 64, 3, 3)), {"padding": 1}, "winograd", ""),
+    ],
+)
+def test_auto_takes_the_first_and_says_why_not_the_others(
+    shapes: tuple[tuple[int, ...], ...], options: dict[str, object], first: str, reason: str
+) -> None:
+    plan = cnnfast.plan_conv2d(*shapes, **options)
+    assert plan.algorithm == first
+    assert list(plan.refusals) == [name for name in NAMES if name != first]
     assert all(isinstance(reason, str) and reason for reason in plan.refusals.values())
+    assert reason in plan.refusals.get("winograd", "")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,7 +170,7 @@ def test_a_refusal_is_an_error_when_forced_and_passed_over_by_auto(
     monkeypatch.setattr(algorithms, shelf, (unable, *able))
     algorithms._plan.cache_clear()  # no problem has two lists but here
     algorithms._pool_plan.cache_clear()
-    variant = variants((function,), "typical")[0]
+    variant, *_ = variants((function,), "typical")
     *arrays, _ = variant.inputs().values()
     call = getattr(cnnfast, function)
     want = call(*arrays, **variant.options)

@@ -23,7 +23,9 @@ MAY_IMPORT = {  # module: the modules of the package that it may import
     "norm": {"geometry", "arrays", "_norm"},
     "columns": {"geometry", "arrays", "_im2col"},
     "linear": {"conv", "algorithms", "geometry", "arrays"},
-    "algorithms": {"geometry", "arrays", "_naive", "_im2col", "_tiled", "_depthwise"},
+    "algorithms": {
+        *("geometry", "arrays", "_naive", "_im2col", "_tiled", "_depthwise", "_winograd"),
+    },
     "arrays": {"geometry"},
     "geometry": set(),
     "reference": set(),

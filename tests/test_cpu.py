@@ -27,11 +27,15 @@ CONTRACTS = {
     "conv_transpose2d": test_conv_transpose.TestConvTranspose(),
     "linear": test_linear.TestLinear(),
 }
-NAMES = ("typical", "widths", "1x1", "stem", "depthwise", "same-strided", "stride-2", "upsampling")
+VECTORISED = ("winograd", "tiled", None)
+NAMES = (
+    *("typical", "typical-3x3", "widths", "1x1", "stem", "depthwise"),
+    *("same-strided", "stride-2", "upsampling"),
+)
 VARIANTS = [
     variant
     for variant in variants(tuple(CONTRACTS), *NAMES, *(f"channels-{c}" for c in (3, 16, 33)))
-    if variant.algorithm in ("tiled", None)
+    if variant.algorithm in VECTORISED
 ]
 
 
@@ -71,7 +75,7 @@ def test_every_set_agrees_with_reference(variant: Variant, fill: str, name: str)
 def test_every_set_does_every_width(function: str, name: str) -> None:
     cpu.use(name)
     for variant in variants((function,), "widths"):
-        if variant.algorithm in ("tiled", None):
+        if variant.algorithm in VECTORISED:
             CONTRACTS[function].test_every_width(variant)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from cases import Case, Variant, algorithms_of, avg_pool, conv, max_pool, transposed
-from contract import assert_same_bits, run
+from contract import assert_near, assert_same_bits, run
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -67,13 +67,17 @@ def options(h: Axis, w: Axis) -> dict[str, object]:
 
 
 def agree(case: Case, size: tuple[int, int]) -> None:
-    """Every implementation gives this output size, and the values of the reference."""
+    """Every implementation that can gives this output size, and the values of the reference."""
     for algorithm in algorithms_of(case.function):
         variant = Variant(case, "float64", "NCHW", algorithm)
+        if variant.refusal():
+            continue
         inputs = variant.inputs()
         got, want = run(cnnfast, variant, inputs), run(reference, variant, inputs)
         assert got["y"].shape[2:] == size
-        if case.exact:
+        if variant.error:
+            assert_near(got, want, variant.error)
+        elif case.exact:
             assert_same_bits(got, want)
         else:
             for name, array in got.items():

@@ -78,6 +78,13 @@ typedef struct {
     ptrdiff_t image, channel, row, cell;
 } Places;
 
+/* Part of an image, rows `top` to `bottom` - 1 and columns `left` to `right` - 1 of cells whose channels lie side by
+   side: cell (h, w) is at data + (h - top) * row + (w - left) * cell. */
+typedef struct {
+    void *data;
+    ptrdiff_t top, bottom, left, right, row, cell;
+} Cells;
+
 /* Taps of a depthwise convolution and the outputs that have them: all outputs or, where a transposed convolution has a
    stride, those of one phase. Output (i, j) sees through tap (kh, kw) the cell
    (i * stride_h + top + kh * dilation_h, j * stride_w + left + kw * dilation_w) of its channel, if it is inside. */
@@ -152,6 +159,22 @@ typedef struct {
        sum of dy. */
     void (*depthwise_sums)(const Depthwise *d, ptrdiff_t first_group, ptrdiff_t end_group, ptrdiff_t first,
                            ptrdiff_t end, void *sums, ptrdiff_t sums_of_group, void *scratch);
+    /* to[r * to_row + c * to_column] = from[r * from_row + c * from_column]. */
+    void (*copy_matrix)(ptrdiff_t rows, ptrdiff_t columns, const void *from, ptrdiff_t from_row,
+                        ptrdiff_t from_column, void *to, ptrdiff_t to_row, ptrdiff_t to_column);
+    /* Winograd's transforms. Matrix i of the 36 is at data + i * matrix, with a row for each tile, or for each channel
+       of the weights. Neighbouring tiles begin at cells (h, w), (h, w + 4), ...; cells outside of those that there are
+       count as `zeros`, and are written to `nowhere`: a row of channels. Channels come in whole vectors.
+       Of tiles of `size` (6 for cells, 4 for gradients of outputs), */
+    void (*winograd_tiles)(int size, const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, ptrdiff_t C,
+                           const void *zeros, void *to, ptrdiff_t row, ptrdiff_t matrix);
+    /* of weights [C][3][3][width], */
+    void (*winograd_weights)(const void *w, ptrdiff_t C, ptrdiff_t width, void *to, ptrdiff_t matrix);
+    /* back to tiles of outputs, telling whether all are finite, */
+    int (*winograd_outputs)(const void *from, ptrdiff_t row, ptrdiff_t matrix, ptrdiff_t F, const void *bias, int relu,
+                            const Cells *y, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, void *nowhere);
+    /* and back to the gradient [C][3][3] of the weights of a filter. */
+    void (*winograd_weight_gradient)(const void *from, ptrdiff_t matrix, ptrdiff_t C, void *to);
 } Kernels;
 
 typedef struct {

@@ -78,6 +78,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "depthwise.h"
 
+#include "winograd.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -96,6 +98,11 @@ static const Kernels NAMED_TABLE = {
     NAME(scatter),
     NAME(depthwise),
     NAME(depthwise_sums),
+    NAME(copy_matrix),
+    NAME(winograd_tiles),
+    NAME(winograd_weights),
+    NAME(winograd_outputs),
+    NAME(winograd_weight_gradient),
 };
 
 #undef NAMED_TABLE

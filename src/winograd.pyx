@@ -1,0 +1,547 @@
+"""Convolution with fewer multiplications: Winograd's minimal filtering, F(4x4, 3x3), as 36 matrix products.
+
+After Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308. Valid for kernels of 3x3 with
+stride 1 and dilation 1, any padding, any size. It rounds otherwise than the direct formula, and by a little more.
+
+A tile of 4x4 outputs sees 6x6 cells. With cells and weights transformed (simd/winograd.h), each of 36 numbers of a tile
+needs one product where the formula has four, summed over the channels: 36 products of matrices, tiles x channels by
+channels x filters. Tiles are numbered through all images, so that small images share a product. Vectors run over
+channels and over filters, which NHWC has side by side; NCHW is turned around, there and back, a chunk at a time.
+
+    for filters whose transformed weights fit the memory
+      transform the weights                                           in parallel: a panel of filters, some channels
+      for chunk of tiles (and of filters, where tiles are few)        in parallel; depends on the problem only
+        turn and transform the cells                                  fits the second cache, or nearly
+        for panel of filters
+          for number of 36: product                                   weights from the second or third cache
+          transform the outputs and turn them back                    with bias and ReLU
+
+The input gradient is the same with the weights flipped and transposed. The weight gradient sums over the tiles, F(3x3, 4x4):
+
+    for filters whose sums fit the memory                             of one group
+      for block of chunks of tiles
+        for chunk: transform the cells of x and dy                    in parallel
+        for number of 36, some filters: add the product               in parallel; filters x tiles by tiles x channels
+      transform the sums                                              in parallel: a filter
+
+What is not finite spreads over a whole tile. If a chunk has such a result, the images with such chunks, and those
+between them, are left to `tiled`, and so are filters with such a gradient.
+"""
+
+import numpy as np
+
+from libc.string cimport memset
+
+from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
+from kernels cimport Cells, Kernels, Left, Places, Right, Target
+
+from cnnfast import _tiled
+
+cdef enum:
+    TILE = 4  # outputs of a tile, each way
+    SIDE = 6  # cells of a tile, each way
+    POINTS = 36
+    TAPS = 9
+    LINE = 64  # bytes of a cache line
+    CHUNK_BYTES = 1048576  # of transformed cells and a panel of outputs: the second cache
+    LEAST_TILES = 16  # of a chunk; fewer would read the weights too often
+    MOST_TILES = 48  # more gain nothing
+    FEW_CHUNKS = 8  # fewer chunks than this are cut further, by filters
+    PACK_CHANNELS = 32  # of weights transformed at a time
+    WEIGHT_BYTES = 16777216  # of transformed weights, or sums of their gradients, that there are at a time
+    BLOCK_BYTES = 12582912  # of transformed x and dy that are multiplied at a time
+    BLOCK_FILTERS = 128  # of such a product
+    SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
+    MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
+    TRANSFORM_COST = 800  # in multiplications, of transforming all points of a tile in one channel or filter: measured
+    WEIGHT_COST = 800  # of those of a weight of 3x3
+
+# -------------------------------------------------------------------------------------------------- tiles of an image
+
+cdef struct Image:  # images (N, C, H, W) in memory, and how tiles cover them
+    char *data
+    Places at
+    Py_ssize_t C, item
+    bint in_place  # vectors of channels can be read and written where they are
+    Py_ssize_t side, before_h, before_w  # a tile's cells each way; how far the first one begins before the image
+    Py_ssize_t band_row  # from cell to cell where they are turned: vectors of channels
+    Py_ssize_t row, matrix  # of the points: from tile to tile, and from one of the 36 to the next
+    const char *zeros
+
+
+cdef struct Tiling:  # tiles of all images, cut into chunks
+    Py_ssize_t N, rows, columns  # of tiles in an image
+    Py_ssize_t chunk_rows, chunk_columns  # of tiles in a chunk, the rows counted through all images
+    Py_ssize_t chunks_of_rows, chunks_of_columns, chunks
+
+
+cdef struct Chunk:  # rows top to bottom - 1 of tiles, through all images, and some columns
+    Py_ssize_t top, bottom, left, columns
+
+
+cdef Tiling tiling_for(Py_ssize_t N, Py_ssize_t OH, Py_ssize_t OW, Py_ssize_t tile_bytes):
+    """Chunks of about equal size, whose tiles take so many bytes."""
+    cdef Tiling all
+    cdef Py_ssize_t tiles = max(LEAST_TILES, min(MOST_TILES, CHUNK_BYTES // tile_bytes))
+    all.N, all.rows, all.columns = N, (OH + TILE - 1) // TILE, (OW + TILE - 1) // TILE
+    all.chunks_of_columns = (all.columns + tiles - 1) // tiles
+    all.chunk_columns = (all.columns + all.chunks_of_columns - 1) // all.chunks_of_columns
+    all.chunk_rows = tiles // all.chunk_columns
+    all.chunks_of_rows = (N * all.rows + all.chunk_rows - 1) // all.chunk_rows
+    all.chunk_rows = (N * all.rows + all.chunks_of_rows - 1) // all.chunks_of_rows
+    all.chunks_of_rows = (N * all.rows + all.chunk_rows - 1) // all.chunk_rows
+    all.chunks = all.chunks_of_rows * all.chunks_of_columns
+    return all
+
+
+cdef Chunk chunk_of(const Tiling *all, Py_ssize_t i) noexcept nogil:
+    cdef Py_ssize_t left = i % all.chunks_of_columns * all.chunk_columns
+    cdef Py_ssize_t top = i // all.chunks_of_columns * all.chunk_rows
+    return Chunk(top, min(top + all.chunk_rows, all.N * all.rows), left, min(all.chunk_columns, all.columns - left))
+
+
+cdef Py_ssize_t band_bytes(const Tiling *all, const Image *x):
+    """Bytes of the cells that the tiles of a chunk see in an image."""
+    cdef Py_ssize_t more = x.side - TILE
+    return up((min(all.chunk_rows, all.rows) * TILE + more) * min(x.at.columns, all.chunk_columns * TILE + more)
+              * x.band_row * x.item, LINE)
+
+
+cdef Image image_for(View x, Py_ssize_t item, Py_ssize_t side, before):
+    cdef Py_ssize_t line = LINE // item
+    cdef Image image = image_of((x.shape[1], x.shape[2], x.shape[3]), item, side)
+    image.data = x.data
+    image.at = Places(x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2], x.step[3])
+    image.in_place = x.step[1] == 1 and image.C % line == 0
+    image.before_h, image.before_w = before
+    return image
+
+
+cdef Image image_of(shape, Py_ssize_t item, Py_ssize_t side):
+    """What the shape (C, H, W) of an image says of it."""
+    cdef Image image
+    cdef Py_ssize_t line = LINE // item
+    memset(&image, 0, sizeof(image))
+    image.C, image.at.rows, image.at.columns = shape
+    image.item, image.side = item, side
+    image.band_row = up(image.C, line)
+    image.row = image.band_row | line  # an odd number of cache lines, so that rows do not share a set
+    return image
+
+
+cdef void transform(const Kernels *kernels, const Image *x, const Tiling *all, Chunk tiles, char *points,
+                    char *band) noexcept nogil:
+    """Transform the cells of a chunk of tiles, image by image."""
+    cdef Py_ssize_t row, rows, row_bytes = tiles.columns * x.row * x.item, i
+    cdef Cells cells
+    while tiles.top < tiles.bottom:
+        row = tiles.top % all.rows
+        rows = min(tiles.bottom - tiles.top, all.rows - row)
+        cells = turned(kernels, x, tiles.top // all.rows, TILE * row - x.before_h, TILE * (rows - 1) + x.side,
+                       TILE * tiles.left - x.before_w, TILE * (tiles.columns - 1) + x.side, band)
+        for i in range(rows):
+            kernels.winograd_tiles(x.side, &cells, TILE * (row + i) - x.before_h, TILE * tiles.left - x.before_w,
+                                   tiles.columns, x.C, x.zeros, points, x.row, x.matrix)
+            points += row_bytes
+        tiles.top += rows
+
+
+cdef Cells turned(const Kernels *kernels, const Image *x, Py_ssize_t n, Py_ssize_t top, Py_ssize_t height,
+                  Py_ssize_t left, Py_ssize_t width, char *band) noexcept nogil:
+    """Those of height x width cells that are in the image, with their channels side by side."""
+    cdef Cells cells
+    cdef Py_ssize_t i
+    cells.top, cells.bottom = max(0, top), min(x.at.rows, top + height)
+    cells.left, cells.right = max(0, left), min(x.at.columns, left + width)
+    height, width = max(0, cells.bottom - cells.top), max(0, cells.right - cells.left)
+    cells.data = x.data + (n * x.at.image + cells.top * x.at.row + cells.left * x.at.cell) * x.item
+    cells.row, cells.cell = x.at.row, x.at.cell
+    if x.in_place:
+        return cells
+    cdef const char *data = <const char *>cells.data
+    cells.data, cells.row, cells.cell = band, width * x.band_row, x.band_row
+    if x.at.row == width * x.at.cell:  # the rows follow each other as cells do
+        width, height = height * width, min(height, 1)
+    for i in range(height):
+        kernels.copy_matrix(width, x.C, data + i * x.at.row * x.item, x.at.cell, x.at.channel,
+                            band + i * cells.row * x.item, x.band_row, 1)
+    return cells
+
+
+cdef bint transform_back(const Kernels *kernels, const char *points, const Image *y, const Tiling *all, Chunk tiles,
+                         Py_ssize_t first, Py_ssize_t filters, const char *bias, bint relu,
+                         char *band) noexcept nogil:
+    """Transform the points of some filters to outputs, image by image; tell whether all are finite."""
+    cdef Py_ssize_t row, rows, row_bytes = tiles.columns * y.row * y.item, height, width, i
+    cdef Py_ssize_t whole = up(filters, LINE // y.item)  # as the points have them
+    cdef char *nowhere = band
+    cdef char *data
+    cdef bint finite = True
+    cdef Cells cells
+    band += y.row * y.item
+    while tiles.top < tiles.bottom:
+        row = tiles.top % all.rows
+        rows = min(tiles.bottom - tiles.top, all.rows - row)
+        cells.top, cells.bottom = TILE * row, min(y.at.rows, TILE * (row + rows))
+        cells.left, cells.right = TILE * tiles.left, min(y.at.columns, TILE * (tiles.left + tiles.columns))
+        height, width = cells.bottom - cells.top, cells.right - cells.left
+        data = y.data + (tiles.top // all.rows * y.at.image + first * y.at.channel + cells.top * y.at.row
+                         + cells.left * y.at.cell) * y.item
+        if y.in_place:
+            cells.data, cells.row, cells.cell = data, y.at.row, y.at.cell
+        else:
+            cells.data, cells.row, cells.cell = band, width * y.band_row, y.band_row
+        for i in range(rows):
+            if not kernels.winograd_outputs(points, y.row, y.matrix, min(whole, y.row), bias, relu, &cells,
+                                            TILE * (row + i), TILE * tiles.left, tiles.columns, nowhere):
+                finite = False
+            points += row_bytes
+        if not y.in_place:
+            if y.at.row == width * y.at.cell:
+                width, height = height * width, 1
+            for i in range(height):
+                kernels.copy_matrix(filters, width, band + i * cells.row * y.item, 1, y.band_row,
+                                    data + i * y.at.row * y.item, y.at.channel, y.at.cell)
+        tiles.top += rows
+    return finite
+
+
+# ------------------------------------------------------------------------------------ forward and input gradient
+
+cdef struct Product:
+    const Kernels *kernels
+    bint relu
+    Image x, y
+    Tiling tiles
+    const char *bias  # with room for whole panels
+    char *weights
+    Py_ssize_t width, panels, panel_bytes  # filters of a panel
+    Py_ssize_t panels_at_once, panels_of_chunk, chunks_of_panels
+    Py_ssize_t first_panel, panels_now  # of the weights that there are now
+    char *scratch
+    Py_ssize_t scratch_bytes, x_bytes, y_bytes, packed_bytes
+    unsigned char *is_finite  # of each chunk
+    const char *raw_weights
+    const Py_ssize_t *offset  # of a filter's weights
+    Py_ssize_t filter_step, packs
+
+
+cdef void set_sizes(Product *job, Py_ssize_t N):
+    """Cut a product into chunks; x and y have sizes."""
+    cdef Py_ssize_t item = job.x.item, line = LINE // item, NR = job.kernels.NR, C = job.x.C, F = job.y.C, pieces, tiles
+    job.panels = (F + NR - 1) // NR
+    job.width = min(NR, up((F + job.panels - 1) // job.panels, line))
+    job.panels = (F + job.width - 1) // job.width
+    job.panel_bytes = POINTS * C * job.width * item
+    job.panels_at_once = min(job.panels, max(1, WEIGHT_BYTES // job.panel_bytes))
+    job.tiles = tiling_for(N, job.y.at.rows, job.y.at.columns, POINTS * (job.x.row + job.width) * item)
+    pieces = max(1, FEW_CHUNKS // job.tiles.chunks)
+    job.panels_of_chunk = (job.panels_at_once + pieces - 1) // pieces
+    job.packs = (C + PACK_CHANNELS - 1) // PACK_CHANNELS
+    job.packed_bytes = up(min(PACK_CHANNELS, C) * TAPS * job.width * item, LINE)
+    tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
+    job.y.row = job.y.band_row = job.width
+    job.x.matrix, job.y.matrix = tiles * job.x.row, tiles * job.y.row
+    job.x_bytes, job.y_bytes = up(POINTS * job.x.matrix * item, LINE), up(POINTS * job.y.matrix * item, LINE)
+    job.scratch_bytes = job.x_bytes + job.y_bytes + max(
+        job.packed_bytes, band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.y) + up(job.width * item, LINE))
+
+
+cdef void packing_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """Transform the weights of a panel of filters and some channels."""
+    cdef Product *job = <Product *>context
+    cdef Py_ssize_t panel = i // job.packs, c = i % job.packs * PACK_CHANNELS, item = job.x.item
+    cdef Py_ssize_t C = min(PACK_CHANNELS, job.x.C - c), first = (job.first_panel + panel) * job.width
+    cdef char *packed = job.scratch + thread * job.scratch_bytes
+    job.kernels.pack(job.raw_weights + first * job.filter_step * item, job.filter_step, job.offset + c * TAPS,
+                     min(job.width, job.y.C - first), C * TAPS, packed, job.width, 0)
+    job.kernels.winograd_weights(packed, C, job.width,
+                                 job.weights + panel * job.panel_bytes + c * job.width * item, job.x.C * job.width)
+
+
+cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    cdef Product *job = <Product *>context
+    cdef Py_ssize_t place = i // job.chunks_of_panels, panel = i % job.chunks_of_panels * job.panels_of_chunk
+    cdef Py_ssize_t last = min(panel + job.panels_of_chunk, job.panels_now), item = job.x.item, first, filters, k
+    cdef Chunk tiles = chunk_of(&job.tiles, place)
+    cdef char *v = job.scratch + thread * job.scratch_bytes
+    cdef char *m = v + job.x_bytes
+    cdef char *band = m + job.y_bytes
+    cdef Left a = Left(NULL, job.x.row * job.kernels.MR, job.x.row, 1, NULL, NULL)
+    cdef Right b = Right(NULL, 0, job.width, NULL, NULL)
+    cdef Target c = Target(NULL, job.y.row, False, NULL, NULL, False)
+    transform(job.kernels, &job.x, &job.tiles, tiles, v, band)
+    while panel < last:
+        first = (job.first_panel + panel) * job.width
+        filters = min(job.width, job.y.C - first)
+        for k in range(POINTS):
+            a.data = v + k * job.x.matrix * item
+            b.data = job.weights + panel * job.panel_bytes + k * job.x.C * job.width * item
+            c.data = m + k * job.y.matrix * item
+            job.kernels.multiply((tiles.bottom - tiles.top) * tiles.columns, min(job.width, up(filters, LINE // item)),
+                                 job.x.C, a, b, c)
+        if not transform_back(job.kernels, m, &job.y, &job.tiles, tiles, first, filters, job.bias + first * item,
+                              job.relu, band):
+            job.is_finite[place] = False  # only ever cleared, by whoever sees one
+        panel += 1
+
+
+cdef int workers_for(Py_ssize_t scratch_bytes):
+    """How many threads may work, for whom there is memory."""
+    return max(1, min(thread_count(), SCRATCH_BYTES // scratch_bytes))
+
+
+def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
+    """Compute y = relu(b + x * w), where window (0, 0) begins ``before`` cells before x; tell which images are finite."""
+    cdef View x = View(x_nchw), y = View(y_nchw), weights = View(w_fckk)
+    cdef Product job
+    cdef Py_ssize_t item = x_nchw.itemsize, c, k, n
+    job.kernels, job.relu = kernels_for(dtype), relu
+    job.x, job.y = image_for(x, item, SIDE, before), image_for(y, item, TILE, (0, 0))
+    set_sizes(&job, x.shape[0])
+
+    zeros = np.zeros(max(job.x.row, job.panels * job.width), dtype)
+    bias = zeros.copy()
+    bias[:job.y.C] = b
+    cdef View zeros_view = View(zeros), bias_view = View(bias)
+    job.x.zeros, job.bias = zeros_view.data, bias_view.data
+    finite = np.ones(job.tiles.chunks, np.uint8)
+    cdef unsigned char[::1] flags = finite
+    job.is_finite = &flags[0]
+    cdef Py_ssize_t[::1] offset = np.empty(job.x.C * TAPS, np.intp)
+    for c in range(job.x.C):
+        for k in range(TAPS):
+            offset[c * TAPS + k] = c * weights.step[1] + k // 3 * weights.step[2] + k % 3 * weights.step[3]
+    job.raw_weights, job.filter_step, job.offset = weights.data, weights.step[0], &offset[0]
+
+    cdef int workers = workers_for(job.scratch_bytes)
+    cdef Memory scratch = Memory(workers * job.scratch_bytes), transformed = Memory(job.panels_at_once * job.panel_bytes)
+    job.scratch, job.weights = scratch.data, transformed.data
+    job.first_panel = 0
+    while job.first_panel < job.panels:
+        job.panels_now = min(job.panels_at_once, job.panels - job.first_panel)
+        job.chunks_of_panels = (job.panels_now + job.panels_of_chunk - 1) // job.panels_of_chunk
+        run(packing_chunk, &job, job.panels_now * job.packs, workers)
+        run(product_chunk, &job, job.tiles.chunks * job.chunks_of_panels, workers)
+        job.first_panel += job.panels_at_once
+    images = np.ones(job.tiles.N, bool)
+    for n in np.flatnonzero(finite == 0) // job.tiles.chunks_of_columns * job.tiles.chunk_rows:
+        images[n // job.tiles.rows:(n + job.tiles.chunk_rows - 1) // job.tiles.rows + 1] = False
+    return images
+
+
+def _by_groups(conv, x, w_gfckk, b, relu, y, before, again):
+    """Compute y = relu(b + x * w) group by group, and images that are not finite ``again``."""
+    finite = np.ones(len(x), bool)
+    F, C = w_gfckk.shape[1:3]
+    for g, w_fckk in enumerate(w_gfckk):
+        f, c = slice(g * F, (g + 1) * F), slice(g * C, (g + 1) * C)
+        finite &= _product(conv.dtype, x[:, c], w_fckk, b[f], relu, y[:, f], before)
+    if not finite.all():
+        n = np.flatnonzero(~finite)
+        images = slice(n.min(), n.max() + 1)
+        again(x[images], y[images])
+
+
+def forward(conv, x, w, b, bint relu, y):
+    """Compute ``y = relu(x * w + b)``."""
+    if 0 in y.shape:
+        return
+    h, v = conv.window
+    _by_groups(conv, x, _grouped(conv, w), b, relu, y, (h.pad_before, v.pad_before),
+               lambda x, y: _tiled.forward(conv, x, w, b, relu, y))
+
+
+def input_gradient(conv, dy, w, b, bint relu, dx):
+    """Compute ``dx = relu(what dy scatters through w + b)``."""
+    if 0 in dx.shape:
+        return
+    h, v = conv.window
+    flipped = _grouped(conv, w).transpose(0, 2, 1, 3, 4)[..., ::-1, ::-1]
+    _by_groups(conv, dy, flipped, b, relu, dx, (2 - h.pad_before, 2 - v.pad_before),
+               lambda dy, dx: _tiled.input_gradient(conv, dy, w, b, relu, dx))
+
+
+def _grouped(conv, w):
+    return w.reshape(conv.groups, conv.F // conv.groups, *w.shape[1:])
+
+
+# ---------------------------------------------------------------------------------------------- weight gradient
+
+cdef struct Correlation:
+    const Kernels *kernels
+    Image x, dy
+    Tiling tiles
+    Py_ssize_t chunk_tiles, chunks_at_once  # of a block
+    Py_ssize_t first_chunk, chunks_now
+    char *x_points  # of a block
+    char *dy_points
+    char *sums  # F x C for each of 36
+    char *dw
+    Py_ssize_t parts  # of the filters, in products
+    Py_ssize_t sums_row, sums_matrix
+    char *scratch
+    Py_ssize_t scratch_bytes
+
+
+cdef void block_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """Transform a chunk of x and of dy, and fill it with tiles of 0."""
+    cdef Correlation *job = <Correlation *>context
+    cdef Chunk tiles = chunk_of(&job.tiles, job.first_chunk + i)
+    cdef Py_ssize_t count = (tiles.bottom - tiles.top) * tiles.columns
+    cdef char *band = job.scratch + thread * job.scratch_bytes
+    place_points(job, &job.x, tiles, count, job.x_points + i * job.chunk_tiles * job.x.row * job.x.item, band)
+    place_points(job, &job.dy, tiles, count, job.dy_points + i * job.chunk_tiles * job.dy.row * job.dy.item, band)
+
+
+cdef void place_points(const Correlation *job, const Image *x, Chunk tiles, Py_ssize_t count, char *points,
+                       char *band) noexcept nogil:
+    cdef Py_ssize_t k
+    transform(job.kernels, x, &job.tiles, tiles, points, band)
+    if count < job.chunk_tiles:
+        for k in range(POINTS):
+            memset(points + (k * x.matrix + count * x.row) * x.item, 0, (job.chunk_tiles - count) * x.row * x.item)
+
+
+cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """Add to the sums of one of 36 numbers, for some filters, what a block contributes."""
+    cdef Correlation *job = <Correlation *>context
+    cdef Py_ssize_t k = i // job.parts, f = i % job.parts * BLOCK_FILTERS, item = job.x.item
+    cdef Left a = Left(job.dy_points + (k * job.dy.matrix + f) * item, job.kernels.MR, 1, job.dy.row, NULL, NULL)
+    cdef Right b = Right(job.x_points + k * job.x.matrix * item, job.kernels.NR, job.x.row, NULL, NULL)
+    cdef Target c = Target(job.sums + (k * job.sums_matrix + f * job.sums_row) * item, job.sums_row,
+                           job.first_chunk > 0, NULL, NULL, False)
+    job.kernels.multiply(min(BLOCK_FILTERS, job.dy.C - f), job.x.band_row, job.chunks_now * job.chunk_tiles, a, b, c)
+
+
+cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """Transform the sums of a filter."""
+    cdef Correlation *job = <Correlation *>context
+    job.kernels.winograd_weight_gradient(job.sums + i * job.sums_row * job.x.item, job.sums_matrix, job.x.C,
+                                         job.dw + i * job.x.C * TAPS * job.x.item)
+
+
+cdef void set_weight_sizes(Correlation *job, Py_ssize_t N):
+    """Cut the weight gradient into chunks and blocks; x and dy have sizes."""
+    cdef Py_ssize_t item = job.x.item
+    cdef Py_ssize_t tile_bytes = POINTS * (job.x.row + job.dy.row) * item
+    job.tiles = tiling_for(N, job.dy.at.rows, job.dy.at.columns, tile_bytes)
+    job.chunk_tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
+    job.chunks_at_once = max(1, min(job.tiles.chunks, BLOCK_BYTES // (job.chunk_tiles * tile_bytes)))
+    job.x.matrix = job.chunks_at_once * job.chunk_tiles * job.x.row
+    job.dy.matrix = job.chunks_at_once * job.chunk_tiles * job.dy.row
+    job.sums_row, job.sums_matrix = job.x.row, job.dy.C * job.x.row
+    job.parts = (job.dy.C + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    job.scratch_bytes = max(band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.dy))
+
+
+def _correlate(dtype, x_nchw, dy_nchw, dw_fckk, before):
+    """Compute the gradient of the weights; tell whether it is finite."""
+    cdef View x = View(x_nchw), dy = View(dy_nchw), dw = View(dw_fckk)
+    cdef Correlation job
+    cdef Py_ssize_t item = x_nchw.itemsize, more
+    job.kernels = kernels_for(dtype)
+    job.x, job.dy = image_for(x, item, SIDE, before), image_for(dy, item, TILE, (0, 0))
+    set_weight_sizes(&job, dy.shape[0])
+    zeros = np.zeros(max(job.x.row, job.dy.row), dtype)
+    cdef View zeros_view = View(zeros)
+    job.x.zeros = job.dy.zeros = zeros_view.data
+    job.dw = dw.data
+    more = job.kernels.NR * item  # that a product may read beyond the last row
+    cdef int workers = workers_for(job.scratch_bytes)
+    cdef Memory scratch = Memory(workers * job.scratch_bytes), sums = Memory(POINTS * job.sums_matrix * item)
+    cdef Memory x_points = Memory(POINTS * job.x.matrix * item + more), dy_points = Memory(POINTS * job.dy.matrix * item)
+    job.scratch, job.sums, job.x_points, job.dy_points = scratch.data, sums.data, x_points.data, dy_points.data
+    job.first_chunk = 0
+    while job.first_chunk < job.tiles.chunks:
+        job.chunks_now = min(job.chunks_at_once, job.tiles.chunks - job.first_chunk)
+        run(block_chunk, &job, job.chunks_now, workers)
+        run(correlation_chunk, &job, POINTS * job.parts, workers)
+        job.first_chunk += job.chunks_at_once
+    run(sums_chunk, &job, job.dy.C, workers)
+    return bool(job.kernels.is_finite(dw.data, dw_fckk.size))
+
+
+cdef Py_ssize_t filters_at_once(Py_ssize_t C, Py_ssize_t item):
+    """How many filters have sums that fit the memory."""
+    cdef Py_ssize_t line = LINE // item
+    return WEIGHT_BYTES // (POINTS * (up(C, line) | line) * item) // line * line
+
+
+def weight_gradient(conv, x, dy, dw):
+    """Add to dw the gradient of the weights."""
+    h, v = conv.window
+    C, F = conv.C // conv.groups, conv.F // conv.groups
+    step = filters_at_once(C, conv.itemsize)
+    for g in range(conv.groups):
+        x_part = x[:, g * C:(g + 1) * C]
+        for f in range(g * F, (g + 1) * F, step):
+            filters = slice(f, min(f + step, (g + 1) * F))
+            dw_part, dy_part = dw[filters], dy[:, filters]
+            gradient = np.empty(dw_part.shape, dw.dtype)
+            if _correlate(conv.dtype, x_part, dy_part, gradient, (h.pad_before, v.pad_before)):
+                dw_part += gradient
+            else:
+                part = conv._replace(C=C, F=len(dw_part), groups=1)
+                _tiled.gradients(part, x_part, None, dy_part, None, dw_part, None)
+
+
+def gradients(conv, x, w, dy, dx, dw, db):
+    """Set dx and add to dw and db (those that are not None) what dy contributes."""
+    if dx is not None:
+        input_gradient(conv, dy, w, np.zeros(conv.C, conv.dtype), False, dx)
+    if dw is not None and dy.shape[0]:
+        weight_gradient(conv, x, dy, dw)
+    if db is not None:
+        _tiled.gradients(conv, None, None, dy, None, None, db)
+
+
+# ------------------------------------------------------------------------------------ what it can do, and what it costs
+
+def why_not(conv):
+    """Return why it cannot do this problem, or None."""
+    if conv.window.kernel != (3, 3):
+        return "its kernel is not 3x3"
+    if any(axis.stride != 1 for axis in conv.window):
+        return "its stride is not 1"
+    if any(axis.dilation != 1 for axis in conv.window):
+        return "its dilation is not 1"
+    if max(conv.C, conv.F) // conv.groups > MOST_CHANNELS:
+        return f"a group has more than {MOST_CHANNELS} channels or filters"
+    return None
+
+
+def why_slower(conv):
+    """Return why `tiled` is faster, or None: the multiplications saved against what the transforms cost."""
+    cdef double tiles, outputs, C = conv.C // conv.groups, F = conv.F // conv.groups
+    h, v = conv.window
+    tiles = conv.N * ((h.output + TILE - 1) // TILE) * ((v.output + TILE - 1) // TILE)
+    outputs = conv.N * h.output * v.output
+    if tiles * (POINTS * C * F + TRANSFORM_COST * (C + F)) >= TAPS * C * F * outputs:
+        return "so few channels, filters or outputs gain less than transforming them costs"
+    if tiles * (POINTS * C * F + TRANSFORM_COST * (C + F)) + WEIGHT_COST * C * F >= TAPS * C * F * outputs:
+        return "so few outputs gain less than transforming the weights costs"
+    return None
+
+
+def workspace_bytes(conv):
+    """Bytes that the largest of the three passes takes beyond its inputs and results."""
+    cdef Product job
+    cdef Correlation weights
+    cdef Py_ssize_t item = conv.itemsize, most = _tiled.workspace_bytes(conv), F, C, tiny
+    h, v = conv.window
+    C, F = conv.C // conv.groups, conv.F // conv.groups
+    job.kernels = weights.kernels = kernels_for(conv.dtype)
+    image = C, h.size, v.size
+    output = F, h.output, v.output
+    for x, y in ((image, output), (output, image)):
+        job.x, job.y = image_of(x, item, SIDE), image_of(y, item, TILE)
+        set_sizes(&job, conv.N)
+        tiny = job.tiles.chunks + conv.N + job.x.C * TAPS * sizeof(Py_ssize_t)
+        most = max(most, workers_for(job.scratch_bytes) * job.scratch_bytes + job.panels_at_once * job.panel_bytes + tiny)
+    F = min(F, filters_at_once(C, item))
+    weights.x, weights.dy = image_of(image, item, SIDE), image_of((F, h.output, v.output), item, TILE)
+    set_weight_sizes(&weights, conv.N)
+    return max(most, workers_for(weights.scratch_bytes) * weights.scratch_bytes
+               + POINTS * (weights.sums_matrix + weights.x.matrix + weights.dy.matrix) * item
+               + F * C * TAPS * item)
