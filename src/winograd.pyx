@@ -30,6 +30,7 @@ between them, are left to `tiled`, and so are filters with such a gradient.
 
 import numpy as np
 
+from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memset
 
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
@@ -267,9 +268,14 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef char *v = job.scratch + thread * job.scratch_bytes
     cdef char *m = v + job.x_bytes
     cdef char *band = m + job.y_bytes
-    cdef Left a = Left(NULL, job.x.row * job.kernels.MR, job.x.row, 1)
-    cdef Right b = Right(NULL, 0, job.width)
-    cdef Target c = Target(NULL, job.y.row, False, NULL, NULL, False)
+    cdef Left a
+    cdef Right b
+    cdef Target c
+    memset(&a, 0, sizeof(a))
+    memset(&b, 0, sizeof(b))
+    memset(&c, 0, sizeof(c))
+    a.tile, a.row, a.step = job.x.row * job.kernels.MR, job.x.row, 1
+    b.row, c.row = job.width, job.y.row
     transform(job.kernels, &job.x, &job.tiles, tiles, v, band)
     while panel < last:
         first = (job.first_panel + panel) * job.width
@@ -315,7 +321,9 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
     job.raw_weights, job.filter_step, job.offset = weights.data, weights.step[0], &offset[0]
 
     cdef int workers = workers_for(job.scratch_bytes)
-    cdef Memory scratch = Memory(workers * job.scratch_bytes), transformed = Memory(job.panels_at_once * job.panel_bytes)
+    cdef Py_ssize_t more = job.kernels.NR * item  # that a product may read beyond the last row
+    cdef Memory scratch = Memory(workers * job.scratch_bytes)
+    cdef Memory transformed = Memory(job.panels_at_once * job.panel_bytes + more)
     job.scratch, job.weights = scratch.data, transformed.data
     job.first_panel = 0
     while job.first_panel < job.panels:
@@ -323,6 +331,7 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
         job.chunks_of_panels = (job.panels_now + job.panels_of_chunk - 1) // job.panels_of_chunk
         run(packing_chunk, &job, job.panels_now * job.packs, workers)
         run(product_chunk, &job, job.tiles.chunks * job.chunks_of_panels, workers)
+        PyErr_CheckSignals()  # each run alone may be too short to look for Ctrl-C
         job.first_panel += job.panels_at_once
     images = np.ones(job.tiles.N, bool)
     for n in np.flatnonzero(finite == 0) // job.tiles.chunks_of_columns * job.tiles.chunk_rows:
@@ -407,10 +416,17 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     """Add to the sums of one of 36 numbers, for some filters, what a block contributes."""
     cdef Correlation *job = <Correlation *>context
     cdef Py_ssize_t k = i // job.parts, f = i % job.parts * BLOCK_FILTERS, item = job.x.item
-    cdef Left a = Left(job.dy_points + (k * job.dy.matrix + f) * item, job.kernels.MR, 1, job.dy.row)
-    cdef Right b = Right(job.x_points + k * job.x.matrix * item, job.kernels.NR, job.x.row)
-    cdef Target c = Target(job.sums + (k * job.sums_matrix + f * job.sums_row) * item, job.sums_row,
-                           job.first_chunk > 0, NULL, NULL, False)
+    cdef Left a
+    cdef Right b
+    cdef Target c
+    memset(&a, 0, sizeof(a))
+    memset(&b, 0, sizeof(b))
+    memset(&c, 0, sizeof(c))
+    a.data, a.tile, a.row = job.dy_points + (k * job.dy.matrix + f) * item, job.kernels.MR, 1
+    a.step = job.dy.row
+    b.data, b.panel, b.row = job.x_points + k * job.x.matrix * item, job.kernels.NR, job.x.row
+    c.data, c.row = job.sums + (k * job.sums_matrix + f * job.sums_row) * item, job.sums_row
+    c.add = job.first_chunk > 0
     job.kernels.multiply(min(BLOCK_FILTERS, job.dy.C - f), job.x.band_row, job.chunks_now * job.chunk_tiles, a, b, c)
 
 
@@ -457,6 +473,7 @@ def _correlate(dtype, x_nchw, dy_nchw, dw_fckk, before):
         job.chunks_now = min(job.chunks_at_once, job.tiles.chunks - job.first_chunk)
         run(block_chunk, &job, job.chunks_now, workers)
         run(correlation_chunk, &job, POINTS * job.parts, workers)
+        PyErr_CheckSignals()  # each run alone is too short to look for Ctrl-C
         job.first_chunk += job.chunks_at_once
     run(sums_chunk, &job, job.dy.C, workers)
     return bool(job.kernels.is_finite(dw.data, dw_fckk.size))
