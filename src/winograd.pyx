@@ -30,6 +30,7 @@ between them, are left to `tiled`, and so are filters with such a gradient.
 
 import numpy as np
 
+from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memset
 
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
@@ -315,7 +316,9 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
     job.raw_weights, job.filter_step, job.offset = weights.data, weights.step[0], &offset[0]
 
     cdef int workers = workers_for(job.scratch_bytes)
-    cdef Memory scratch = Memory(workers * job.scratch_bytes), transformed = Memory(job.panels_at_once * job.panel_bytes)
+    cdef Py_ssize_t more = job.kernels.NR * item  # that a product may read beyond the last row
+    cdef Memory scratch = Memory(workers * job.scratch_bytes)
+    cdef Memory transformed = Memory(job.panels_at_once * job.panel_bytes + more)
     job.scratch, job.weights = scratch.data, transformed.data
     job.first_panel = 0
     while job.first_panel < job.panels:
@@ -323,6 +326,7 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
         job.chunks_of_panels = (job.panels_now + job.panels_of_chunk - 1) // job.panels_of_chunk
         run(packing_chunk, &job, job.panels_now * job.packs, workers)
         run(product_chunk, &job, job.tiles.chunks * job.chunks_of_panels, workers)
+        PyErr_CheckSignals()  # each run alone may be too short to look for Ctrl-C
         job.first_panel += job.panels_at_once
     images = np.ones(job.tiles.N, bool)
     for n in np.flatnonzero(finite == 0) // job.tiles.chunks_of_columns * job.tiles.chunk_rows:
@@ -457,6 +461,7 @@ def _correlate(dtype, x_nchw, dy_nchw, dw_fckk, before):
         job.chunks_now = min(job.chunks_at_once, job.tiles.chunks - job.first_chunk)
         run(block_chunk, &job, job.chunks_now, workers)
         run(correlation_chunk, &job, POINTS * job.parts, workers)
+        PyErr_CheckSignals()  # each run alone is too short to look for Ctrl-C
         job.first_chunk += job.chunks_at_once
     run(sums_chunk, &job, job.dy.C, workers)
     return bool(job.kernels.is_finite(dw.data, dw_fckk.size))

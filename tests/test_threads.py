@@ -318,11 +318,16 @@ def interrupt_long_calls(layout: str) -> None:
     x, w = repeated(image, 200), np.ones((256, 256, 5, 5), np.float32)
     dy, cache = long_cache(400, image, w, layout)
     many_dy, many = long_cache(3000, image, w, layout)
+    w_3x3 = np.ascontiguousarray(w[:, :, :3, :3])
+    more_dy, more = long_cache(6000, image, w_3x3, layout)
+    assert more.algorithm.name == "winograd"
     calls = [
         lambda: cnnfast.conv2d(x, w, layout=layout, algorithm="tiled"),
         lambda: cnnfast.conv_transpose2d(x, w, layout=layout, algorithm="tiled"),
         lambda: cnnfast.conv2d_backward(dy, cache, needs="x"),
         lambda: cnnfast.conv2d_backward(many_dy, many, needs="w"),
+        lambda: cnnfast.conv2d(x, w_3x3, layout=layout, algorithm="winograd"),
+        lambda: cnnfast.conv2d_backward(more_dy, more, needs="w"),
     ]
     for call in calls:
         interrupt(call)
