@@ -230,10 +230,26 @@ cdef _Plan plan_of(conv):
     return _plan(conv, <size_t>kernels_for(conv.dtype))
 
 
-def weight_gradient(conv, x_nchw, dy_nchw, dw_fckk):
+def weight_gradient(conv, x, dy, dw):
     """Add to dw the gradient of the weights."""
-    if x_nchw.shape[0] != conv.N:
-        conv = conv._replace(N=x_nchw.shape[0])
+    if x.shape[0] != conv.N:
+        conv = conv._replace(N=x.shape[0])
+    for part, channels, filters in _parts(conv):
+        _weight_gradient(part, x[:, channels], dy[:, filters], dw[filters])
+
+
+def _parts(conv):
+    """All of it, or parts of the filters of a group, whose sums fit the memory; with their channels and filters."""
+    C, F = conv.C // conv.groups, conv.F // conv.groups
+    filter_bytes = C * conv.window.h.kernel * conv.window.w.kernel * conv.itemsize
+    if filter_bytes * conv.F <= SUMS_BYTES:
+        return [(conv, slice(None), slice(None))]
+    step = max(1, min(F, SUMS_BYTES // filter_bytes))
+    return [(conv._replace(C=C, F=min(step, F - f), groups=1), slice(g * C, (g + 1) * C),
+             slice(g * F + f, g * F + min(f + step, F))) for g in range(conv.groups) for f in range(0, F, step)]
+
+
+def _weight_gradient(conv, x_nchw, dy_nchw, dw_fckk):
     cdef _Plan plan = plan_of(conv)
     cdef View x = View(x_nchw), dy = View(dy_nchw), dw = View(dw_fckk)
     cdef Correlation job = plan.job
@@ -304,6 +320,6 @@ def add_bias_gradient(layout, dy_nchw, db):
 
 def workspace_bytes(conv):
     """Bytes of sums and scratch."""
-    cdef _Plan plan = plan_of(conv)
+    cdef _Plan plan = plan_of(_parts(conv)[0][0])
     return (plan.job.slices * plan.job.groups * plan.job.taps * plan.job.M * plan.job.N * plan.job.itemsize
             + thread_count() * plan.job.scratch_bytes)

@@ -73,7 +73,7 @@ cdef int run(Chunk chunk, void *job, Py_ssize_t count, int workers) except -1:
     cdef int stopped
     with nogil:
         stopped = parallel_for(chunk, job, count, workers, stop)
-    return -1 if stopped else 0
+    return -1 if stopped or check_signals() else 0  # a job may be too short to have looked for Ctrl-C
 
 
 # ---------------------------------------------------------------------------------------------------------- memory

@@ -43,6 +43,7 @@ from cnnfast import _naive
 BLOCK_BYTES = 512 * 2**10  # columns and product of a block: half of a second-level cache
 BLOCK_WINDOWS = 256  # but not fewer in a product, or BLAS reads the weights more often than the columns
 MOST_BYTES = 32 * 2**20  # and never more memory than this
+BUFFER_BYTES = 2**17  # of NumPy's own, through which it casts: 8192 numbers in both types
 
 
 def forward(conv, x, w, b, bint relu, y):
@@ -100,11 +101,11 @@ def gradients(conv, x, w, dy, dx, dw, db):
 
 
 def workspace_bytes(conv):
-    """Bytes of a block, and of the sums that the weight gradient adds at once."""
+    """Bytes of a block, of the sums that the weight gradient adds at once, and of NumPy's buffers."""
     images, rows, columns = _block_size(conv, conv.N)
     group_filters = conv.F // conv.groups
     sums = min(_filters_at_once(conv), group_filters) * _filter_bytes(conv)
-    return images * rows * columns * _window_bytes(conv) + _products(conv, images) * sums
+    return images * rows * columns * _window_bytes(conv) + _products(conv, images) * sums + BUFFER_BYTES
 
 
 def columns_of(window, const floating[:, :, :, :] x, floating[:, :, :, :, :, :] cols):

@@ -4,29 +4,32 @@ After Goto and van de Geijn, "Anatomy of high-performance matrix multiplication"
 a panel at a time: Zhang, Franchetti and Low, "High performance zero-memory overhead direct convolutions",
 arXiv:1809.10170, and Dukhan, "The indirect convolution algorithm", arXiv:1907.02129. Valid for every problem.
 
-One product kernel (simd/template.h) does all the arithmetic, C (M x N) += A (M x K) B (K x N), with K in blocks:
+One product kernel (simd/product.h) does all the arithmetic, C (M x N) += A (M x K) B (K x N), with K in blocks:
 
-    pass      layout       A, one number at a time       B, vectors                    C
-    forward   planes       weights, packed (F x K)       columns, gathered (K x Q)     y, channel by channel
-    forward   pixels       rows, gathered (Q x K)        weights, packed (K x F)       y, pixel by pixel
-    weights   planes       columns, gathered (K x Q)     dy, packed (Q x F)            dw, transposed
-    weights   pixels       dy, in place (F x Q)          rows, gathered (Q x K)        dw
+    layout     A, one number at a time             B, vectors                       C
+    planes     weights, packed (O x K)             columns of a run (K x outputs)   y, channel by channel
+    pixels     rows of a run, in place, through    weights, packed (K x O)          y, pixel by pixel
+               tables of places and offsets
 
 "pixels" is for NHWC, where channels lie side by side, "planes" for NCHW (and for groups of few channels, whose vectors
-would be nearly empty); both take any strides. Q counts the outputs through all images, so that small images share a
-tile; K = C*KH*KW. The input gradient is a forward pass over dy with the weights flipped and transposed; with stride s it
-is s*s of them, one for each phase of the cells of x, each with the taps that reach such a cell. For few channels it is
-the product w.T dy, whose columns are added back to the cells they came from.
+would be nearly empty); both take any strides. Outputs are numbered through all images and cut into runs, so that small
+images share a tile; K = C*KH*KW. What a run sees is copied once with the padding around it (simd/padded.h), unless it
+is a 1x1 that can take it in place. The input gradient is a forward pass over dy with the weights flipped and transposed;
+with stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a cell. For few
+channels it is the product w.T dy, whose columns are added back to the cells they came from. The weight gradient is
+correlation.pyx.
 
-    for chunk of outputs (and of filters, where outputs are few)      in parallel; depends on the problem only
-      for block of K                                                  its columns and weights fit the second cache
-        gather the columns of the chunk                               where padding becomes zeros
-        for panel of C                                                a panel of B, from the first or second cache
+    for run of outputs (and some filters, where runs are few)         in parallel; depends on the problem only
+      for block of K                                                  some channels, or some taps of one
+        pad the rows of the run                                       with its weights they fit the second cache
+        for panel of C                                                planes: its columns, in the first or second cache
           for tile of the panel                                       registers
 
 The formula has no term for a tap in the padding, but the product has: 0 times the weight. Where that weight (or, for the
 weight gradient, dy) is not finite this would be NaN, so such a problem is left to the naive loops.
 """
+
+from cpython.exc cimport PyErr_CheckSignals
 
 from functools import lru_cache
 from math import prod
@@ -81,9 +84,9 @@ cdef struct Product:
 cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Product *job = <Product *>context
     cdef Py_ssize_t item = job.itemsize
-    cdef Py_ssize_t o = i % job.chunks_of_o * job.o_block, group = i // job.chunks_of_o // job.cut.runs
+    cdef Py_ssize_t o = i % job.chunks_of_o * job.o_block, group = i // job.chunks_of_o % job.groups_at_once
     cdef Py_ssize_t filters = min(job.o_block, job.O - o)
-    cdef Run run = run_of(&job.cut, i // job.chunks_of_o % job.cut.runs)
+    cdef Run run = run_of(&job.cut, i // job.chunks_of_o // job.groups_at_once)
     cdef const char *x = job.x + group * job.x_group * item
     cdef const char *weights = job.weights + (group * job.weight_group + o * job.K) * item
     cdef const char *bias = job.bias
@@ -371,6 +374,7 @@ cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu
         j = 0
         while j < job.O:
             part = job
+            part.groups_at_once = at_once
             part.O = min(job.filters_at_once, job.O - j)
             part.chunks_of_o = (part.O + job.o_block - 1) // job.o_block
             part.x += i * job.x_group * job.itemsize
@@ -423,18 +427,24 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
     if _is_spread(conv):
         return _spread(conv, dy, w, b, relu, dx)
     b = np.ascontiguousarray(b)
+    phases = [(i, j) for i in range(min(h.stride, h.size)) for j in range(min(v.stride, v.size))]
+    plans = [_phase_plan(conv, i, j, kernels_id(conv)) for i, j in phases]
+    if None in plans:
+        _fill(b, relu, dx)
     try:
-        for i in range(min(h.stride, h.size)):
-            for j in range(min(v.stride, v.size)):
-                part, plan = dx[:, :, i::h.stride, j::v.stride], _phase_plan(conv, i, j, kernels_id(conv))
-                if plan is not None:
-                    _product(plan, dy, w, part, b, conv.groups, relu, True)
-                else:
-                    _naive.fill(b, part)
-                    if relu:
-                        _naive.rectify(part)
+        for plan, (i, j) in zip(plans, phases):
+            if plan is not None:
+                _product(plan, dy, w, dx[:, :, i::h.stride, j::v.stride], b, conv.groups, relu, True)
     except _NotFinite:
         _naive.input_gradient(conv, dy, w, b, relu, dx)
+
+
+def _fill(b, bint relu, dx):
+    """Set each channel to its bias."""
+    values = (np.where(b <= 0, b.dtype.type(0), b) if relu else b)[:, None, None]
+    for image in dx:
+        image[...] = values
+        PyErr_CheckSignals()
 
 
 def _of_images(conv, array):
@@ -497,7 +507,7 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
     cdef int workers = thread_count()
     h, v = conv.window
     groups, C, F, taps = conv.groups, conv.C // conv.groups, conv.F // conv.groups, h.kernel * v.kernel
-    _naive.fill(b, dx_nchw)
+    _fill(b, False, dx_nchw)
     place(&job, dy, dx)
     job.y_group, job.y_regular, job.relu = C * dx.step[1], False, False
     job.x_in_place = is_in_place(&job, dy)

@@ -1,7 +1,8 @@
 """Convolution with fewer multiplications: Winograd's minimal filtering, F(4x4, 3x3), as 36 matrix products.
 
 After Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308. Valid for kernels of 3x3 with
-stride 1 and dilation 1, any padding, any size. It rounds otherwise than the direct formula, and by a little more.
+stride 1, any padding, any size; with dilation d an image is d*d smaller ones, each with every d-th row and column, which
+no window mixes. It rounds otherwise than the direct formula, and by a little more.
 
 A tile of 4x4 outputs sees 6x6 cells. With cells and weights transformed (simd/winograd.h), each of 36 numbers of a tile
 needs one product where the formula has four, summed over the channels: 36 products of matrices, tiles x channels by
@@ -30,7 +31,6 @@ between them, are left to `tiled`, and so are filters with such a gradient.
 
 import numpy as np
 
-from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memset
 
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
@@ -351,6 +351,11 @@ def forward(conv, x, w, b, bint relu, y):
     """Compute ``y = relu(x * w + b)``."""
     if 0 in y.shape:
         return
+    for part, cells, outputs in _undilated(conv):
+        _forward(part, x[cells], w, b, relu, y[outputs])
+
+
+def _forward(conv, x, w, b, bint relu, y):
     h, v = conv.window
     _by_groups(conv, x, _grouped(conv, w), b, relu, y, (h.pad_before, v.pad_before),
                lambda x, y: _tiled.forward(conv, x, w, b, relu, y))
@@ -360,6 +365,11 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
     """Compute ``dx = relu(what dy scatters through w + b)``."""
     if 0 in dx.shape:
         return
+    for part, cells, outputs in _undilated(conv):
+        _input_gradient(part, dy[outputs], w, b, relu, dx[cells])
+
+
+def _input_gradient(conv, dy, w, b, bint relu, dx):
     h, v = conv.window
     flipped = _grouped(conv, w).transpose(0, 2, 1, 3, 4)[..., ::-1, ::-1]
     _by_groups(conv, dy, flipped, b, relu, dx, (2 - h.pad_before, 2 - v.pad_before),
@@ -461,7 +471,6 @@ def _correlate(dtype, x_nchw, dy_nchw, dw_fckk, before):
         job.chunks_now = min(job.chunks_at_once, job.tiles.chunks - job.first_chunk)
         run(block_chunk, &job, job.chunks_now, workers)
         run(correlation_chunk, &job, POINTS * job.parts, workers)
-        PyErr_CheckSignals()  # each run alone is too short to look for Ctrl-C
         job.first_chunk += job.chunks_at_once
     run(sums_chunk, &job, job.dy.C, workers)
     return bool(job.kernels.is_finite(dw.data, dw_fckk.size))
@@ -475,6 +484,11 @@ cdef Py_ssize_t filters_at_once(Py_ssize_t C, Py_ssize_t item):
 
 def weight_gradient(conv, x, dy, dw):
     """Add to dw the gradient of the weights."""
+    for part, cells, outputs in _undilated(conv):
+        _weight_gradient(part, x[cells], dy[outputs], dw)
+
+
+def _weight_gradient(conv, x, dy, dw):
     h, v = conv.window
     C, F = conv.C // conv.groups, conv.F // conv.groups
     step = filters_at_once(C, conv.itemsize)
@@ -501,6 +515,28 @@ def gradients(conv, x, w, dy, dx, dw, db):
         _tiled.gradients(conv, None, None, dy, None, None, db)
 
 
+# -------------------------------------------------------------------------------------------------------- dilation
+
+def _undilated(conv):
+    """Convolutions of dilation 1 that make up this one, each with its part of the cells and of the outputs; largest first."""
+    h, v = conv.window
+    if h.dilation == v.dilation == 1:
+        return [(conv, ..., ...)]
+    every = slice(None), slice(None)
+    return [(conv._replace(window=type(conv.window)(part_h, part_v)), (*every, rows, columns), (*every, i, j))
+            for part_h, rows, i in _undilated_axis(h) for part_v, columns, j in _undilated_axis(v)]
+
+
+def _undilated_axis(axis):
+    """Every d-th output, from one of d on, sees every d-th cell: the axis of these, the cells, and the outputs."""
+    for first in range(axis.dilation):
+        before, cell = divmod(first - axis.pad_before, axis.dilation)
+        cells, outputs = slice(cell, None, axis.dilation), slice(first, None, axis.dilation)
+        size, output = (len(range(extent)[part]) for extent, part in ((axis.size, cells), (axis.output, outputs)))
+        yield axis._replace(size=size, output=output, pad_before=-before, dilation=1,
+                            pad_after=max(0, output + 2 + before - size)), cells, outputs
+
+
 # ------------------------------------------------------------------------------------ what it can do, and what it costs
 
 def why_not(conv):
@@ -509,8 +545,8 @@ def why_not(conv):
         return "its kernel is not 3x3"
     if any(axis.stride != 1 for axis in conv.window):
         return "its stride is not 1"
-    if any(axis.dilation != 1 for axis in conv.window):
-        return "its dilation is not 1"
+    if any(axis.dilation > min(axis.size, axis.output) for axis in conv.window):
+        return "its dilation steps over the image"
     if max(conv.C, conv.F) // conv.groups > MOST_CHANNELS:
         return f"a group has more than {MOST_CHANNELS} channels or filters"
     return None
@@ -518,6 +554,7 @@ def why_not(conv):
 
 def why_slower(conv):
     """Return why `tiled` is faster, or None: the multiplications saved against what the transforms cost."""
+    conv = _undilated(conv)[0][0]
     cdef double tiles, outputs, C = conv.C // conv.groups, F = conv.F // conv.groups
     h, v = conv.window
     tiles = conv.N * ((h.output + TILE - 1) // TILE) * ((v.output + TILE - 1) // TILE)
@@ -533,6 +570,7 @@ def workspace_bytes(conv):
     """Bytes that the largest of the three passes takes beyond its inputs and results."""
     cdef Product job
     cdef Correlation weights
+    conv = _undilated(conv)[0][0]
     cdef Py_ssize_t item = conv.itemsize, most = _tiled.workspace_bytes(conv), F, C, tiny
     h, v = conv.window
     C, F = conv.C // conv.groups, conv.F // conv.groups
