@@ -326,7 +326,6 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
         job.chunks_of_panels = (job.panels_now + job.panels_of_chunk - 1) // job.panels_of_chunk
         run(packing_chunk, &job, job.panels_now * job.packs, workers)
         run(product_chunk, &job, job.tiles.chunks * job.chunks_of_panels, workers)
-        PyErr_CheckSignals()  # each run alone may be too short to look for Ctrl-C
         job.first_panel += job.panels_at_once
     images = np.ones(job.tiles.N, bool)
     for n in np.flatnonzero(finite == 0) // job.tiles.chunks_of_columns * job.tiles.chunk_rows:
