@@ -51,6 +51,8 @@ cdef enum:
     TABLE_BYTES = 16  # of offsets for each number of K
     MOST_ORDERS = 8  # layouts of weights that a plan remembers
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
+    SPREAD_CHANNELS = 4  # fewer than this, seen by
+    SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured on first layers)
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
@@ -478,12 +480,12 @@ def _has_plain_planes(array):
 
 
 def _is_spread(conv):
-    """Whether the channels are few, and their product fits a chunk of one image."""
+    """Whether the channels are few, the filters are not, and the product fits a chunk of one image."""
     C, F = conv.C // conv.groups, conv.F // conv.groups
     rows = C * conv.window.h.kernel * conv.window.w.kernel
     outputs = conv.window.h.output * conv.window.w.output
-    return (C < FEW_CHANNELS and rows <= MOST_FILTERS and rows * conv.F * conv.itemsize <= PACKED_BYTES // 8
-            and 2 * rows * F * outputs <= CHUNK_FLOPS)
+    return (C < SPREAD_CHANNELS and F >= SPREAD_FILTERS and rows <= MOST_FILTERS
+            and rows * conv.F * conv.itemsize <= PACKED_BYTES // 8 and 2 * rows * F * outputs <= CHUNK_FLOPS)
 
 
 @lru_cache(maxsize=512)
