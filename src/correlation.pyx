@@ -2,15 +2,15 @@
 
     dw[f, c, t] += sum over outputs q of dy[f, q] * x[c, the cell that q sees through tap t]
 
-The product kernel (simd/product.h) spreads numbers of A and multiplies them by vectors of B, with k running over outputs:
+The product kernel (simd/product.h) spreads numbers of A and multiplies them by vectors of B; k runs over outputs:
 
     way        A, one number at a time                 B, vectors                         C, for
-    pixels     dy, filter by filter        (M = F)     x, channels side by side (N = C)   each tap, whose cells are found
-                                                                                          through a table of places
+    pixels     dy, filter by filter        (M = F)     x, channels side by side (N = C)   each tap, whose cells are
+                                                                                          found in a table of places
     columns    columns of x, as in im2col  (M = K)     dy, filters side by side (N = F)   all taps at once
 
-Columns is for few channels, whose vectors would be nearly empty, and for 1x1 with fewer filters than channels, since what
-becomes B is turned if it is in NCHW. What can be taken in place is: rows of planes, or channels side by side.
+Columns is for few channels, whose vectors would be nearly empty, and for 1x1 with fewer filters than channels, since
+what becomes B is turned if it is in NCHW. What can be taken in place is: rows of planes, or channels side by side.
 
     for slice of the outputs, block of M and N            in parallel; each slice has sums of its own, added in order
       for run of the slice                                A and B of a run, and sums of a 1x1, fit the second cache
@@ -98,7 +98,8 @@ cdef void pixels_run(const Correlation *job, const Run *run, const char *x, cons
     cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.planes_bytes)
     cdef char *cells = scratch + job.planes_bytes + job.columns_bytes
     cdef Left a = rows_of(job, &job.dy_sight, run, dy, filters, job.dy_in_place, job.dy_side_by_side, scratch)
-    cdef Right b = Right(x + first_of(&job.cut, run) * job.x_sight.cell * item, job.kernels.NR, job.x_sight.cell, NULL, NULL)
+    cdef Right b = Right(x + first_of(&job.cut, run) * job.x_sight.cell * item, job.kernels.NR, job.x_sight.cell, NULL,
+                         NULL)
     if not job.x_side_by_side or channels % job.kernels.lanes:
         job.kernels.pad_pixels(&job.x_sight, run, x, channels, cells)
         set_places(&job.x_sight, run, channels, place)
@@ -126,7 +127,8 @@ cdef void columns_run(const Correlation *job, const Run *run, const char *x, con
                             columns, job.columns_row)
         a = Left(columns, job.columns_row * job.kernels.MR, job.columns_row, 1, NULL, NULL)
     if job.dy_side_by_side and filters % job.kernels.lanes == 0:
-        b = Right(dy + first_of(&job.cut, run) * job.dy_sight.cell * item, job.kernels.NR, job.dy_sight.cell, NULL, NULL)
+        b = Right(dy + first_of(&job.cut, run) * job.dy_sight.cell * item, job.kernels.NR, job.dy_sight.cell, NULL,
+                  NULL)
     else:
         job.kernels.pad_pixels(&job.dy_sight, run, dy, filters, cells)
         b = Right(cells + (run.column - run.first) * filters * item, job.kernels.NR, filters, NULL, NULL)
@@ -187,7 +189,8 @@ cdef class _Plan:
         job.blocks_of_n = (job.N + job.n_block - 1) // job.n_block
         job.blocks_of_m = (job.M + job.m_block - 1) // job.m_block
         cut_outputs(&job.cut, shape, MOST_OUTPUTS)
-        self.x_sight = Sight(shape, MOST_OUTPUTS, (h.size, v.size), forward_taps(h), forward_taps(v), (h.stride, v.stride))
+        self.x_sight = Sight(shape, MOST_OUTPUTS, (h.size, v.size), forward_taps(h), forward_taps(v),
+                             (h.stride, v.stride))
         self.dy_sight = Sight(shape, MOST_OUTPUTS, (h.output, v.output), ((0, 0),), ((0, 0),), (1, 1))
         self.set_slices()
         self.set_memory()
@@ -213,7 +216,8 @@ cdef class _Plan:
         cdef const Padded *b = dy if job.by_columns else x
         job.planes_step = up(a.phases * a.plane, line) | line
         job.columns_row = up(job.cut.outputs, line) | line
-        job.planes_bytes = up(job.planes_step * (job.C if job.by_columns and x.taps > 1 else min(job.m_block, job.M)) * item + SLACK, 64)
+        planes = job.C if job.by_columns and x.taps > 1 else min(job.m_block, job.M)
+        job.planes_bytes = up(job.planes_step * planes * item + SLACK, 64)
         job.columns_bytes = up(job.cut.outputs * sizeof(Py_ssize_t), 64)
         if job.by_columns and x.taps > 1:
             job.columns_bytes = up(job.columns_row * job.M * item + SLACK, 64)
@@ -301,13 +305,13 @@ cdef void totals_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
                              min(job.outputs, job.Q - i * job.outputs), job.F, job.sums + i * job.F)
 
 
-def add_bias_gradient(layout, dy_nchw, db):
-    """Add to db, in float64, the sums of each filter of dy, in an order that suits its layout; not finite if dy is not."""
+def add_bias_gradient(conv, dy_nchw, db):
+    """Add to db, in float64, the sums of each filter, in an order that suits the layout; not finite if dy is not."""
     if 0 in dy_nchw.shape:
         return
     cdef View dy = View(dy_nchw)
     cdef Totals job
-    job.kernels, job.dy, job.F, job.by_pixels = kernels_for(dy_nchw.dtype.name), dy.data, dy.shape[1], layout == "NHWC"
+    job.kernels, job.dy, job.F, job.by_pixels = kernels_for(conv.dtype), dy.data, dy.shape[1], conv.layout == "NHWC"
     job.p = Places(dy.shape[2], dy.shape[3], dy.step[0], dy.step[1], dy.step[2], dy.step[3])
     job.Q = dy.shape[0] * dy.shape[2] * dy.shape[3]
     job.outputs = max((job.Q + FEW_CHUNKS - 1) // FEW_CHUNKS, MOST_OUTPUTS)

@@ -1,7 +1,7 @@
 """What the compiled modules share: the instruction set in use, the threads, the memory of arrays and of scratch.
 
-The algorithms take these from here by `from cnnfast._engine cimport ...`, so that all of them run on one pool of threads
-and follow one choice of instruction set. What they find is declared in cnnfast/_engine.pxd.
+The algorithms take these from here by `from cnnfast._engine cimport ...`, so that all of them run on one pool of
+threads and follow one choice of instruction set. What they find is declared in cnnfast/_engine.pxd.
 """
 
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer

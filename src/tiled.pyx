@@ -14,10 +14,10 @@ One product kernel (simd/product.h) does all the arithmetic, C (M x N) += A (M x
 "pixels" is for NHWC, where channels lie side by side, "planes" for NCHW (and for groups of few channels, whose vectors
 would be nearly empty); both take any strides. Outputs are numbered through all images and cut into runs, so that small
 images share a tile; K = C*KH*KW. What a run sees is copied once with the padding around it (simd/padded.h), unless it
-is a 1x1 that can take it in place. The input gradient is a forward pass over dy with the weights flipped and transposed;
-with stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a cell. For few
-channels it is the product w.T dy, whose columns are added back to the cells they came from. The weight gradient is
-correlation.pyx.
+is a 1x1 that can take it in place. The input gradient is a forward pass over dy with the weights flipped and
+transposed; with stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a
+cell. For few channels it is the product w.T dy, whose columns are added back to the cells they came from. The weight
+gradient is in correlation.pyx.
 
     for run of outputs (and some filters, where runs are few)         in parallel; depends on the problem only
       for block of K                                                  some channels, or some taps of one
@@ -25,8 +25,8 @@ correlation.pyx.
         for panel of C                                                planes: its columns, in the first or second cache
           for tile of the panel                                       registers
 
-The formula has no term for a tap in the padding, but the product has: 0 times the weight. Where that weight (or, for the
-weight gradient, dy) is not finite this would be NaN, so such a problem is left to the naive loops.
+The formula has no term for a tap in the padding, but the product has: 0 times the weight. Where that weight (or, for
+the weight gradient, dy) is not finite this would be NaN, so such a problem is left to the naive loops.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -52,7 +52,7 @@ cdef enum:
     MOST_ORDERS = 8  # layouts of weights that a plan remembers
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
     SPREAD_CHANNELS = 4  # fewer than this, seen by
-    SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured on first layers)
+    SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured)
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
@@ -341,14 +341,11 @@ def _forward_plan(conv, kernels_id):
 
 @lru_cache(maxsize=512)
 def _phase_plan(conv, int i, int j, kernels_id):
-    """Plan of the cells (i + a multiple of the stride, j + a multiple of the stride) of dx; None where no tap reaches."""
+    """Plan of the cells of dx that are multiples of the stride after (i, j), which some tap reaches."""
     h, v = conv.window
-    tap_h, tap_w = phase_taps(h, i), phase_taps(v, j)
-    if not (tap_h and tap_w):
-        return None
     rows, columns = (h.size - i - 1) // h.stride + 1, (v.size - j - 1) // v.stride + 1
     return _Plan(conv, conv.C // conv.groups, conv.F // conv.groups, (conv.N, rows, columns), (h.output, v.output),
-                 tap_h, tap_w, (1, 1))
+                 phase_taps(h, i), phase_taps(v, j), (1, 1))
 
 
 cdef object kernels_id(conv):
@@ -429,16 +426,22 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
     if _is_spread(conv):
         return _spread(conv, dy, w, b, relu, dx)
     b = np.ascontiguousarray(b)
-    phases = [(i, j) for i in range(min(h.stride, h.size)) for j in range(min(v.stride, v.size))]
-    plans = [_phase_plan(conv, i, j, kernels_id(conv)) for i, j in phases]
-    if None in plans:
+    phases = _phases(conv)
+    if len(phases) < min(h.stride, h.size) * min(v.stride, v.size):
         _fill(b, relu, dx)
     try:
-        for plan, (i, j) in zip(plans, phases):
-            if plan is not None:
-                _product(plan, dy, w, dx[:, :, i::h.stride, j::v.stride], b, conv.groups, relu, True)
+        for i, j in phases:
+            _product(_phase_plan(conv, i, j, kernels_id(conv)), dy, w, dx[:, :, i::h.stride, j::v.stride], b,
+                     conv.groups, relu, True)
     except _NotFinite:
         _naive.input_gradient(conv, dy, w, b, relu, dx)
+
+
+def _phases(conv):
+    """Phases of the cells of x that some tap reaches: (i, j), the first cell of each."""
+    first = [{(k * axis.dilation - axis.pad_before) % axis.stride for k in range(axis.kernel)} for axis in conv.window]
+    H, W = conv.window.image
+    return [(i, j) for i in sorted(first[0]) for j in sorted(first[1]) if i < H and j < W]
 
 
 def _fill(b, bint relu, dx):
@@ -514,7 +517,8 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
     job.y_group, job.y_regular, job.relu = C * dx.step[1], False, False
     job.x_in_place = is_in_place(&job, dy)
     cells = _table(_cells(h, v), v.stride, v.size)
-    job.back = windows_on(dx, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells, _neighbours(cells[1, :v.kernel]))
+    job.back = windows_on(dx, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells,
+                          _neighbours(cells[1, :v.kernel]))
 
     by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
     cdef View weights = View(by_tap)
@@ -563,7 +567,7 @@ def gradients(conv, x, w, dy, dx, dw, db):
     sums = np.zeros(conv.F)
     padded = any(axis.pad_before or axis.pad_after for axis in conv.window)
     if db is not None or dw is not None and padded:
-        add_bias_gradient(conv.layout, dy, sums)
+        add_bias_gradient(conv, dy, sums)
     if db is not None:
         db += sums
     if dw is not None and dy.shape[0]:
@@ -576,11 +580,13 @@ def gradients(conv, x, w, dy, dx, dw, db):
 def workspace_bytes(conv):
     """Bytes that the largest of the three passes takes beyond its inputs and results."""
     cdef _Plan plan
-    h, v = conv.window
     kernels, most = kernels_id(conv), _correlation.workspace_bytes(conv)
-    plans = [_phase_plan(conv, i, j, kernels) for i in range(min(h.stride, h.size)) for j in range(min(v.stride, v.size))]
-    for plan in [_forward_plan(conv, kernels), *([_spread_plan(conv, kernels)] if _is_spread(conv) else plans)]:
-        if plan is not None:
-            packed = plan.job.groups_at_once * plan.job.weight_group * plan.job.itemsize
-            most = max(most, packed + thread_count() * plan.job.scratch_bytes + plan.job.K * TABLE_BYTES)
+    plans = [_forward_plan(conv, kernels)]
+    if _is_spread(conv):
+        plans.append(_spread_plan(conv, kernels))
+    else:
+        plans += [_phase_plan(conv, i, j, kernels) for i, j in _phases(conv)]
+    for plan in plans:
+        packed = plan.job.groups_at_once * plan.job.weight_group * plan.job.itemsize
+        most = max(most, packed + thread_count() * plan.job.scratch_bytes + plan.job.K * TABLE_BYTES)
     return most

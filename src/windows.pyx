@@ -32,7 +32,8 @@ cdef class Sight:
         g.rows = cut.rows
         g.H, g.W = image
         g.stride_h, g.stride_w = stride
-        places = [(h % g.stride_h, w % g.stride_w, h // g.stride_h, w // g.stride_w) for _, h in tap_h for _, w in tap_w]
+        places = [(h % g.stride_h, w % g.stride_w, h // g.stride_h, w // g.stride_w)
+                  for _, h in tap_h for _, w in tap_w]
         phases = sorted({place[:2] for place in places})
         g.low_h, g.low_w = min(place[2] for place in places), min(place[3] for place in places)
         g.span_h = max(place[2] for place in places) - g.low_h

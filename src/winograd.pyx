@@ -1,8 +1,8 @@
 """Convolution with fewer multiplications: Winograd's minimal filtering, F(4x4, 3x3), as 36 matrix products.
 
-After Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308. Valid for kernels of 3x3 with
-stride 1, any padding, any size; with dilation d an image is d*d smaller ones, each with every d-th row and column, which
-no window mixes. It rounds otherwise than the direct formula, and by a little more.
+After Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308. Valid for kernels of 3x3
+with stride 1, any padding, any size; with dilation d an image is d*d smaller ones, each with every d-th row and column,
+which no window mixes. It rounds otherwise than the direct formula, and by a little more.
 
 A tile of 4x4 outputs sees 6x6 cells. With cells and weights transformed (simd/winograd.h), each of 36 numbers of a tile
 needs one product where the formula has four, summed over the channels: 36 products of matrices, tiles x channels by
@@ -17,7 +17,8 @@ channels and over filters, which NHWC has side by side; NCHW is turned around, t
           for number of 36: product                                   weights from the second or third cache
           transform the outputs and turn them back                    with bias and ReLU
 
-The input gradient is the same with the weights flipped and transposed. The weight gradient sums over the tiles, F(3x3, 4x4):
+The input gradient is the same with the weights flipped and transposed. The weight gradient, F(3x3, 4x4), sums over
+the tiles:
 
     for filters whose sums fit the memory                             of one group
       for block of chunks of tiles
@@ -517,7 +518,7 @@ def gradients(conv, x, w, dy, dx, dw, db):
 # -------------------------------------------------------------------------------------------------------- dilation
 
 def _undilated(conv):
-    """Convolutions of dilation 1 that make up this one, each with its part of the cells and of the outputs; largest first."""
+    """Convolutions of dilation 1 that make up this one, each with its cells and outputs; the largest first."""
     h, v = conv.window
     if h.dilation == v.dilation == 1:
         return [(conv, ..., ...)]

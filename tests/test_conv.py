@@ -93,6 +93,16 @@ def test_an_empty_batch_of_giant_images_takes_no_time(algorithm: str) -> None:
         assert function(x, w, padding=1, algorithm=algorithm)[0].shape == x.shape
 
 
+@pytest.mark.parametrize("algorithm", algorithms_of("conv2d")[-3:])
+def test_cells_that_no_window_sees_take_no_time(algorithm: str) -> None:
+    """With such a stride there are millions of phases of cells, of which one is seen."""
+    x = np.ones((1, 1, 3000, 3000), np.float32)
+    one = np.ones((1, 1, 1, 1), np.float32)
+    y, cache = cnnfast.conv2d_forward(x, one, stride=3000, algorithm=algorithm)
+    dx, _, _ = cnnfast.conv2d_backward(y, cache)
+    assert dx[0, 0, 0, 0] == dx.sum() == 1
+
+
 def test_options_are_any_index() -> None:
     class Two:
         def __index__(self) -> int:

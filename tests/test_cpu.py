@@ -27,9 +27,10 @@ CONTRACTS = {
     "conv_transpose2d": test_conv_transpose.TestConvTranspose(),
     "linear": test_linear.TestLinear(),
 }
-VECTORISED = ("winograd", "tiled", None)
+VECTORISED = ("winograd", "depthwise", "tiled", None)
 NAMES = (
-    *("typical", "typical-3x3", "widths", "1x1", "stem", "depthwise"),
+    *("typical", "typical-3x3", "widths", "1x1", "stem"),
+    *("depthwise", "depthwise-all", "depthwise-all-32", "depthwise-times-3"),
     *("same-strided", "stride-2", "upsampling"),
 )
 VARIANTS = [
@@ -74,7 +75,7 @@ def test_every_set_agrees_with_reference(variant: Variant, fill: str, name: str)
 @pytest.mark.parametrize("function", CONTRACTS)
 def test_every_set_does_every_width(function: str, name: str) -> None:
     cpu.use(name)
-    for variant in variants((function,), "widths"):
+    for variant in variants((function,), "widths", "depthwise-widths"):
         if variant.algorithm in VECTORISED:
             CONTRACTS[function].test_every_width(variant)
 
