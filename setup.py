@@ -48,5 +48,6 @@ setup(
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives=DIRECTIVES,
-    )
+    ),
+    options={"build_ext": {"parallel": True}},  # as many modules at once as there are processors
 )

@@ -126,7 +126,11 @@ cdef void chunk(const Product *job, const Run *run, const char *x, const char *w
         to.data, to.row = y + q * job.p.cell * item, job.p.cell
     elif direct:
         to.data, to.row = y + (run.image * job.p.image + q % (job.cut.rows * job.cut.columns)) * item, job.p.channel
-    to.row_bias, to.column_bias = NULL if job.by_pixels else bias, bias if job.by_pixels else NULL
+    to.row_bias = to.column_bias = NULL
+    if job.by_pixels:
+        to.column_bias = bias
+    else:
+        to.row_bias = bias
     c = t = 0
     while c < job.C:
         depth = min(job.c_block, job.C - c) * min(job.t_block, job.g.taps - t)
