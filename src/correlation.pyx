@@ -40,7 +40,7 @@ cdef enum:
     SUMS_BYTES = 16777216  # of all slices
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     SLACK = 128  # bytes that may be read or written past copies
-    MOST_ROWS = 4096  # of C by columns: the columns of a run take memory for each
+    MOST_ROWS = 512  # of C by columns of several taps, which take memory in each thread: 1.6 MiB in float64
 
 cdef struct Correlation:
     const Kernels *kernels
@@ -178,7 +178,7 @@ cdef class _Plan:
         job.kernels, job.itemsize, job.groups = kernels_for(conv.dtype), conv.itemsize, conv.groups
         job.C = conv.C // conv.groups
         taps = h.kernel * v.kernel
-        job.by_columns = (job.C < FEW_CHANNELS or taps == 1 and F < job.C) and taps * job.C <= MOST_ROWS
+        job.by_columns = job.C < FEW_CHANNELS and taps * job.C <= MOST_ROWS or taps == 1 and F < job.C
         job.taps = 1 if job.by_columns else taps
         job.M, job.N = (taps * job.C, F) if job.by_columns else (F, job.C)
         job.n_block, job.m_block = (N_BLOCK_1X1, M_BLOCK_1X1) if taps == 1 else (N_BLOCK, M_BLOCK)
