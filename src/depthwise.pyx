@@ -4,8 +4,7 @@ Valid where groups = C, with any number of filters a channel, unless a row of th
 
 The cells that a region of outputs sees are copied between zeros into a scratch, and computed there (simd/depthwise.h).
 Lanes of vectors are columns of one plane; or the same cell of neighbouring channels, for NHWC and for planes so narrow
-that their rows would not fill a vector. Arrays may have any strides. Only where NHWC fills vectors exactly is x read in
-place.
+that their rows would not fill a vector, which are turned. Arrays may have any strides.
 
 The input gradient is the same computation over dy with the taps in reverse order: with stride s its outputs fall into
 s*s phases, each with the taps that reach such a cell. The weight gradient keeps a vector of sums for each tap.
@@ -33,13 +32,15 @@ from cnnfast import _naive
 cdef enum:
     TILE = 7  # outputs in registers
     PLANE_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
-    CHANNELS_BYTES = 65536  # of one with lanes of channels, of which a few rows are used at a time: the second cache
+    RING_BYTES = 131072  # of one with lanes of channels, which has the rows that an output sees: part of the second cache
+    CHANNELS_BYTES = 262144  # read and written in a region of those: the second cache, if they have to be turned
+    LINE = 64  # bytes of a cache line
+    RUN_BYTES = 512  # of neighbouring channels, computed together: a few cache lines, one after the other
     MOST_SCRATCH = 524288  # bytes of it, for the smallest region
     MOST_PHASES = 256  # each of which takes some time, even if no tap reaches it
     FEW_COLUMNS = 16  # of outputs of a plane, of which a stride would make costly short strips
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
     SUMS_BYTES = 8388608  # of the weight gradient at a time
-    IN_PLACE_BYTES = 1024  # of channels of a pixel whose sums stay in the first cache
     FEW_CHUNKS = 16  # a weight gradient of fewer chunks is cut further, by regions and images
     CHUNK_FLOPS = 500000000  # of a chunk of it at the most: a fraction of a second, after which Ctrl-C is looked at
 
@@ -92,7 +93,7 @@ cdef class Problem:
     cdef const Kernels *kernels
     cdef Depthwise d  # without the arrays
     cdef Py_ssize_t itemsize, regions, scratch_bytes
-    cdef bint transposed, can_be_in_place
+    cdef bint transposed, can_be_adjacent
     cdef list phases  # taps (KH, KW) of each
     cdef Memory taps
     cdef object strips
@@ -112,49 +113,73 @@ cdef class Problem:
         d.y_channels = conv.C if transposed else conv.F
         if conv.layout == "NHWC":
             d.by_channels = 2 * d.y_channels > lanes
-            self.can_be_in_place = conv.F == conv.C and conv.C % lanes == 0
         else:
             d.by_channels = d.y_channels >= lanes and (v.output < lanes or v.stride > 1 and v.output <= FEW_COLUMNS)
-        d.groups = (d.y_channels + lanes - 1) // lanes if d.by_channels else conv.groups
-        self.set_regions(vertical, horizontal, v.output if transposed else v.size)
+        self.can_be_adjacent = d.by_channels and conv.layout == "NHWC" and conv.F == conv.C
+        d.groups, d.vectors = conv.groups, 1
+        self.set_reach(vertical, horizontal)
+        if d.by_channels:
+            self.set_channels_regions(vertical, horizontal)
+        else:
+            self.set_planes_regions(vertical, horizontal, v.output if transposed else v.size)
         self.set_taps(conv.F, vertical, horizontal)
 
-    cdef int set_regions(self, list vertical, list horizontal, Py_ssize_t width) except -1:
+    cdef int set_reach(self, list vertical, list horizontal) except -1:
+        """Find where the cells that output 0 sees begin and end."""
+        cells_h, cells_w = ([cell for _, cells, _ in axis for cell in cells] or [0] for axis in (vertical, horizontal))
+        self.d.top, self.d.left = min(cells_h), min(cells_w)
+        self.d.reach_h, self.d.reach_w = max(cells_h) - min(cells_h) + 1, max(cells_w) - min(cells_w) + 1
+        return 0
+
+    cdef int set_planes_regions(self, list vertical, list horizontal, Py_ssize_t width) except -1:
         """Cut the outputs of each phase into regions, whose cells and outputs fit the first cache."""
         cdef Depthwise *d = &self.d
         cdef Py_ssize_t[:, ::1] table
-        cdef Py_ssize_t room, rows, columns, lanes = self.kernels.lanes, row
-        cdef Py_ssize_t phases = d.phases_h * d.phases_w, reach_h, reach_w
-        room = (CHANNELS_BYTES if d.by_channels else PLANE_BYTES) // self.itemsize
+        cdef Py_ssize_t lanes = self.kernels.lanes, phases = d.phases_h * d.phases_w
         rows, columns = (max(outputs for _, _, outputs in axis) for axis in (vertical, horizontal))
-        cells_h, cells_w = ([cell for _, cells, _ in axis for cell in cells] or [0] for axis in (vertical, horizontal))
-        d.top, d.left, reach_h, reach_w = min(cells_h), min(cells_w), max(cells_h), max(cells_w)
-        reach_h, reach_w = reach_h - d.top + 1, reach_w - d.left + 1
-
         self.strips = _Strips(horizontal, d.stride_w, width, lanes)
         table = self.strips.table
         d.to, d.source, d.count = &table[0, 0], &table[1, 0], &table[2, 0]
         d.strips, d.width, d.out_width = table.shape[1], self.strips.width, self.strips.out_width
+        d.pitch = d.strips * d.width
         d.block = columns
-        if d.by_channels:
-            row = min(rows, TILE) * phases + ((min(rows, TILE) - 1) * d.stride_h + reach_h) * d.stride_w
-            room //= lanes
-            d.block = tiles((room - row // d.stride_w * (reach_w - 1)) // row, columns)
-            d.source_columns = (d.block - 1) * d.stride_w + reach_w
-            d.pitch = d.source_columns * lanes
-            d.band = tiles((room - (reach_h - d.stride_h) * d.source_columns)
-                           // (d.source_columns * d.stride_h + phases * d.block), rows)
-            d.out_size = d.band * d.block * phases * lanes
-        else:
-            d.pitch = d.strips * d.width
-            d.band = tiles((room - (reach_h - d.stride_h) * d.pitch)
-                           // (d.pitch * d.stride_h + phases * d.out_width), rows)
-            d.out_size = d.band * d.out_width * phases
+        d.band = tiles((PLANE_BYTES // self.itemsize - (d.reach_h - d.stride_h) * d.pitch)
+                       // (d.pitch * d.stride_h + phases * d.out_width), rows)
+        self.set_scratch(rows, columns, ((d.band - 1) * d.stride_h + d.reach_h) * d.pitch,
+                         d.band * d.out_width * phases)
+        return 0
+
+    cdef int set_channels_regions(self, list vertical, list horizontal) except -1:
+        """The same by channels: the rows that an output sees fit the second cache, and so does a region to be turned."""
+        cdef Depthwise *d = &self.d
+        cdef Py_ssize_t phases = d.phases_h * d.phases_w, vector = self.kernels.lanes * self.itemsize, source_columns
+        cdef Py_ssize_t slots, all = (d.y_channels + self.kernels.lanes - 1) // self.kernels.lanes, fit
+        rows, columns = (max(outputs for _, _, outputs in axis) for axis in (vertical, horizontal))
+        d.slots = 1
+        while d.slots < d.reach_h:
+            d.slots *= 2
+        slots = d.slots + 1  # one of zeros
+        fit = RING_BYTES // (slots * vector * ((min(columns, TILE) - 1) * d.stride_w + d.reach_w))
+        fit = max(1, min(fit, RUN_BYTES // vector)) if self.can_be_adjacent else 1
+        d.groups = (all + fit - 1) // fit
+        d.vectors = (all + d.groups - 1) // d.groups
+        d.block = tiles((RING_BYTES // (slots * vector * d.vectors) - d.reach_w) // d.stride_w + 1, columns)
+        source_columns = (d.block - 1) * d.stride_w + d.reach_w
+        d.band = tiles((CHANNELS_BYTES // (vector * d.vectors) - (d.reach_h - d.stride_h) * source_columns)
+                       // (source_columns * d.stride_h + phases * d.block), rows)
+        d.pitch = source_columns * self.kernels.lanes
+        d.slot = d.vectors * d.pitch
+        self.set_scratch(rows, columns, slots * d.slot, d.band * d.block * phases * self.kernels.lanes)
+        return 0
+
+    cdef int set_scratch(self, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t source, Py_ssize_t out) except -1:
+        """Count regions and lay out the scratch, whose parts begin on cache lines."""
+        cdef Depthwise *d = &self.d
+        cdef Py_ssize_t line = LINE // self.itemsize
         d.blocks = (columns + d.block - 1) // d.block
-        d.source_rows = (d.band - 1) * d.stride_h + reach_h
-        d.source_size = up(d.source_rows * d.pitch + lanes, lanes)
         self.regions = (rows + d.band - 1) // d.band * d.blocks
-        self.scratch_bytes = up((d.source_size + d.out_size + lanes) * self.itemsize, 64)
+        d.source_size, d.out_size = up(source + self.kernels.lanes, line), up(out + self.kernels.lanes, line)
+        self.scratch_bytes = (d.source_size + d.out_size) * self.itemsize + up(d.reach_h * sizeof(Py_ssize_t), LINE)
         return 0
 
     cdef int set_taps(self, Py_ssize_t F, list vertical, list horizontal) except -1:
@@ -162,12 +187,13 @@ cdef class Problem:
         cdef Taps *t
         cdef Py_ssize_t i = 0, weights = 0
         if self.d.by_channels:
-            F = self.d.groups * self.kernels.lanes * self.d.channels
+            F = up(self.d.y_channels, self.kernels.lanes) * self.d.channels
+        places = [None] * len(horizontal) if self.d.by_channels else self.strips.columns
         self.phases = []
         self.taps = Memory(len(vertical) * len(horizontal) * sizeof(Taps))
         self.d.taps = <Taps *>self.taps.data
         for tap_h, cells_h, rows in vertical:
-            for (tap_w, cells_w, columns), place in zip(horizontal, self.strips.columns):
+            for (tap_w, cells_w, columns), place in zip(horizontal, places):
                 t = <Taps *>self.taps.data + i
                 t.rows, t.columns, t.weights = rows, columns, weights
                 t.KH, t.KW = len(cells_h), len(cells_w)
@@ -176,7 +202,7 @@ cdef class Problem:
                 t.top, t.dilation_h = _line(cells_h, self.d.top)
                 t.left, t.dilation_w = _line(cells_w, self.d.left)
                 t.column = NULL
-                if t.KW:
+                if t.KW and place is not None:
                     column = place
                     t.column = &column[0]
                 self.phases.append((tap_h, tap_w))
@@ -191,15 +217,17 @@ cdef class Problem:
         return parts[0] if len(parts) == 1 else np.concatenate([part.reshape(-1) for part in parts])
 
     cdef object by_group(self, w):
-        """(F, KH, KW), or by channels (groups, those that add up, KH, KW, lanes)."""
+        """(F, KH, KW), or by channels (vectors, those that add up, KH, KW, lanes)."""
         if not self.d.by_channels:
             return np.ascontiguousarray(w)
-        w = self.filled(w).reshape(self.d.groups, self.kernels.lanes, self.d.channels, w.shape[1], w.shape[2])
+        w = self.filled(w)
+        vectors = w.shape[0] // (self.d.channels * self.kernels.lanes)
+        w = w.reshape(vectors, self.kernels.lanes, self.d.channels, w.shape[1], w.shape[2])
         return np.ascontiguousarray(w.transpose(0, 2, 3, 4, 1))
 
     cdef object filled(self, array):
         """By channels, with zeros where there are fewer channels of y than lanes."""
-        missing = self.d.groups * self.kernels.lanes - self.d.y_channels
+        missing = up(self.d.y_channels, self.kernels.lanes) - self.d.y_channels
         if not self.d.by_channels or not missing:
             return array
         missing = missing * array.shape[0] // self.d.y_channels
@@ -215,7 +243,7 @@ cdef class Problem:
         d.x = Places(x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2], x.step[3])
         d.y = Places(y.shape[2], y.shape[3], y.step[0], y.step[1], y.step[2], y.step[3])
         d.images = x.shape[0]
-        d.in_place = self.can_be_in_place and d.x.channel == 1 and d.y.channel == 1
+        d.adjacent = self.can_be_adjacent and d.x.channel == 1 and d.y.channel == 1
         return d
 
 
@@ -281,7 +309,7 @@ cdef bint compute(conv, bint transposed, x_nchw, w, b, bint relu, y_nchw) except
     cdef View x = View(x_nchw), y = View(y_nchw), bias = View(np.ascontiguousarray(problem.filled(b)))
     cdef View weights = View(ordered)
     cdef Depthwise d = problem.on(x, y)
-    cdef Py_ssize_t share, together, chunks
+    cdef Py_ssize_t share, chunks
     cdef int workers = thread_count()
     cdef Memory scratch = Memory(workers * problem.scratch_bytes)
     cdef Job job
@@ -291,9 +319,8 @@ cdef bint compute(conv, bint transposed, x_nchw, w, b, bint relu, y_nchw) except
     job.kernels, job.d, job.scratch, job.scratch_bytes = problem.kernels, &d, scratch.data, problem.scratch_bytes
     job.groups, job.regions = d.images * d.groups, problem.regions
     share = (x_nchw.nbytes + y_nchw.nbytes) // (job.groups * job.regions) + 1
-    together = d.groups if d.by_channels and conv.layout == "NHWC" else 1  # their cells are neighbours in memory
-    job.regions_at_once = min(job.regions, max(1, CHUNK_BYTES // (share * together)))
-    job.groups_at_once = up(min(job.groups, max(1, CHUNK_BYTES // (share * job.regions_at_once))), together)
+    job.regions_at_once = min(job.regions, max(1, CHUNK_BYTES // share))
+    job.groups_at_once = min(job.groups, max(1, CHUNK_BYTES // (share * job.regions_at_once)))
     job.chunks_of_regions = (job.regions + job.regions_at_once - 1) // job.regions_at_once
     chunks = (job.groups + job.groups_at_once - 1) // job.groups_at_once * job.chunks_of_regions
     run(depthwise_chunk, &job, chunks, workers)
@@ -317,9 +344,8 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
 cdef struct Sums:
     const Kernels *kernels
     const Depthwise *d
-    Py_ssize_t groups, first_group, together  # groups of so many bytes of sums; groups of a chunk
-    Py_ssize_t units, slices  # regions or (in place) rows of all images, cut into slices with sums of their own
-    Py_ssize_t first, end  # those to do now
+    Py_ssize_t groups, first_group  # of so many bytes of sums, from this one on
+    Py_ssize_t units, slices  # regions of all images, cut into slices with sums of their own
     char *sums
     Py_ssize_t itemsize, sums_bytes  # of a group in a slice
     char *scratch
@@ -328,29 +354,25 @@ cdef struct Sums:
 
 cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Sums *job = <Sums *>context
-    cdef Py_ssize_t blocks = (job.groups + job.together - 1) // job.together, slice = i // blocks
-    cdef Py_ssize_t group = i % blocks * job.together, end = min(job.groups, group + job.together)
+    cdef Py_ssize_t group = i % job.groups, slice = i // job.groups
     job.kernels.depthwise_sums(
-        job.d, job.first_group + group, job.first_group + end, max(job.first, slice * job.units // job.slices),
-        min(job.end, (slice + 1) * job.units // job.slices), job.sums + (slice * job.groups + group) * job.sums_bytes,
-        job.sums_bytes // job.itemsize, job.scratch + thread * job.scratch_bytes)
+        job.d, job.first_group + group, job.first_group + group + 1, slice * job.units // job.slices,
+        (slice + 1) * job.units // job.slices, job.sums + i * job.sums_bytes, job.sums_bytes // job.itemsize,
+        job.scratch + thread * job.scratch_bytes)
 
 
 cdef Sums sums_of(conv, Problem problem, Py_ssize_t images):
     """Cut the sums into slices, by the sizes of the problem only."""
     cdef Sums job
-    cdef Py_ssize_t taps = conv.window.h.kernel * conv.window.w.kernel, flops, blocks
+    cdef Py_ssize_t taps = conv.window.h.kernel * conv.window.w.kernel, flops
+    cdef Py_ssize_t vectors = problem.d.vectors if problem.d.by_channels else problem.d.filters
     job.kernels, job.first_group, job.scratch_bytes = problem.kernels, 0, problem.scratch_bytes
-    job.itemsize, job.together, job.units = conv.itemsize, 1, problem.regions * images
-    if problem.can_be_in_place:
-        job.together, job.units = IN_PLACE_BYTES // (job.kernels.lanes * job.itemsize), conv.window.h.output * images
-    job.sums_bytes = (taps + 1) * (1 if problem.d.by_channels else problem.d.filters) * job.kernels.lanes * job.itemsize
-    blocks = (problem.d.groups + job.together - 1) // job.together
-    flops = conv._replace(N=images).flops // blocks
-    job.slices = min(max(FEW_CHUNKS // blocks, flops // CHUNK_FLOPS) + 1, SUMS_BYTES // (job.sums_bytes * job.together))
+    job.itemsize, job.units = conv.itemsize, problem.regions * images
+    job.sums_bytes = (taps + 1) * vectors * job.kernels.lanes * job.itemsize
+    flops = conv._replace(N=images).flops // problem.d.groups
+    job.slices = min(max(FEW_CHUNKS // problem.d.groups, flops // CHUNK_FLOPS) + 1, SUMS_BYTES // job.sums_bytes)
     job.slices = max(1, min(job.slices, job.units))
-    job.groups = max(1, SUMS_BYTES // (job.sums_bytes * job.slices * job.together)) * job.together
-    job.groups = min(problem.d.groups, job.groups)
+    job.groups = min(problem.d.groups, max(1, SUMS_BYTES // (job.sums_bytes * job.slices)))
     return job
 
 
@@ -358,43 +380,30 @@ def filter_sums(conv, x, dy, bint with_taps):
     """Sums of dy * x for each tap, and of dy alone, which do not depend on the taps: (F, KH * KW + 1) or (F, 1)."""
     cdef Problem problem = problem_of(conv, False)
     cdef Sums job = sums_of(conv, problem, dy.shape[0])
-    cdef View x_view, dy_view
-    cdef Depthwise d
+    cdef View x_view = View(x), dy_view = View(dy)
+    cdef Depthwise d = problem.on(x_view, dy_view)
     cdef Taps taps = problem.d.taps[0]
     cdef int workers = thread_count()
     cdef Memory scratch = Memory(workers * job.scratch_bytes), sums = Memory(job.slices * job.groups * job.sums_bytes)
     if not with_taps:
         taps.KH = taps.KW = 0
+    d.taps = &taps
     job.d, job.scratch, job.sums = &d, scratch.data, sums.data
     count, lanes = taps.KH * taps.KW + 1, job.kernels.lanes
     totals = []
     while job.first_group < problem.d.groups:
         job.groups = min(job.groups, problem.d.groups - job.first_group)
         memset(sums.data, 0, sums.size)
-        for n, x_part, dy_part in _adjacent(x, dy) if problem.can_be_in_place else ((None, x, dy),):
-            x_view, dy_view = View(x_part), View(dy_part)
-            d, job.first, job.end = problem.on(x_view, dy_view), 0, job.units
-            d.taps = &taps
-            if n is not None:
-                job.first, job.end, d.x.image, d.y.image = n * taps.rows, (n + 1) * taps.rows, 0, 0
-            run(sums_chunk, &job, job.slices * ((job.groups + job.together - 1) // job.together), workers)
+        run(sums_chunk, &job, job.slices * job.groups, workers)
         parts = sums.numbers(conv.dtype)[:job.slices * job.groups * job.sums_bytes // conv.itemsize]
         parts = parts.reshape(job.slices, job.groups, -1).sum(axis=0, dtype=np.float64)
         if problem.d.by_channels:
-            parts = parts[:, :count * lanes].reshape(-1, count, lanes).transpose(0, 2, 1).reshape(-1, count)
+            parts = parts[:, :problem.d.vectors * count * lanes].reshape(-1, count, lanes).transpose(0, 2, 1)
         else:
-            parts = parts[:, :count * lanes * problem.d.filters].reshape(-1, count, lanes).sum(axis=2)
-        totals.append(parts)
+            parts = parts[:, :problem.d.filters * count * lanes].reshape(-1, count, lanes).sum(axis=2)
+        totals.append(parts.reshape(-1, count))
         job.first_group += job.groups
     return np.concatenate(totals)[:conv.F]
-
-
-def _adjacent(x, dy):
-    """All images of x and dy; or copies, one image after the other, where channels do not lie side by side."""
-    if x.strides[1] == dy.strides[1] == x.itemsize:
-        return ((None, x, dy),)
-    return ((n, *(np.ascontiguousarray(a[n:n + 1].transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy)))
-            for n in range(dy.shape[0]))
 
 
 def gradients(conv, x, w, dy, dx, dw, db):

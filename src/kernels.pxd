@@ -55,12 +55,12 @@ cdef extern from "simd/kernels.h" nogil:
         Places x, y
         const void *weights
         const void *bias
-        bint relu, by_channels, in_place
-        Py_ssize_t images, groups, channels, filters, y_channels
+        bint relu, by_channels, adjacent
+        Py_ssize_t images, groups, vectors, channels, filters, y_channels
         Py_ssize_t stride_h, stride_w, phases_h, phases_w
         const Taps *taps
         Py_ssize_t band, block, blocks
-        Py_ssize_t top, left, source_rows, source_columns, pitch
+        Py_ssize_t top, left, reach_h, reach_w, pitch, slots, slot
         Py_ssize_t strips, width
         const Py_ssize_t *to
         const Py_ssize_t *source

@@ -38,6 +38,28 @@ def test_numbers_by_hand() -> None:
     np.testing.assert_array_equal(db, [0])
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_with_every_rest_of_channels(stride: int, dtype: str, layout: str) -> None:
+    """Vectors of channels, their rests, and blocks that are turned: whole numbers, so exact."""
+    rng = np.random.default_rng(0)
+    for channels in range(1, 34):
+        h, w = int(rng.integers(1, 10)), int(rng.integers(1, 10))
+        shape = (2, channels, h, w) if layout == "NCHW" else (2, h, w, channels)
+        x = rng.integers(-8, 9, shape).astype(dtype)
+        weights = rng.integers(-8, 9, (channels, 1, 3, 3)).astype(dtype)
+        bias = rng.integers(-8, 9, channels).astype(dtype)
+        options = {"stride": stride, "padding": 1, "groups": channels, "layout": layout}
+        y, cache = cnnfast.conv2d_forward(x, weights, bias, algorithm="depthwise", **options)
+        expected, known = cnnfast.reference.conv2d_forward(x, weights, bias, **options)
+        dy = rng.integers(-8, 9, y.shape).astype(dtype)
+        found = (y, *cnnfast.conv2d_backward(dy, cache))
+        wanted = (expected, *cnnfast.reference.conv2d_backward(dy, known))
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"{channels} channels, {h}x{w}")
+
+
 def test_same_padding_puts_the_odd_cell_last() -> None:
     x = np.ones((1, 1, 1, 3))
     y = cnnfast.conv2d(x, np.ones((1, 1, 1, 2)), padding="same")

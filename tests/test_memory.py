@@ -33,7 +33,7 @@ VECTORISED = ("conv2d", "conv_transpose2d", "linear")  # where the instruction s
 OTHERS = ("max_pool2d", "avg_pool2d", "batch_norm2d", "group_norm")
 NAMES = (
     *("typical", "typical-3x3", "pixel", "stem"),
-    *("depthwise", "depthwise-of-vectors", "depthwise-times-3"),
+    *("depthwise", "depthwise-of-vectors", "depthwise-times-3", "depthwise-3x3-stride-2"),
     *(f"channels-{c}" for c in CHANNELS),
 )
 LIMIT = 64 * 2**20  # bytes beyond inputs and outputs

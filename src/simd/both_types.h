@@ -9,17 +9,21 @@
 #endif
 
 #define T float
+#define NUMBER_BYTES 4
 #define INTEGER int32_t
 #define KIND float32
 #include "template.h"
 #undef T
+#undef NUMBER_BYTES
 #undef INTEGER
 #undef KIND
 
 #define T double
+#define NUMBER_BYTES 8
 #define INTEGER int64_t
 #define KIND float64
 #include "template.h"
 #undef T
+#undef NUMBER_BYTES
 #undef INTEGER
 #undef KIND

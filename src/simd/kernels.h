@@ -97,21 +97,23 @@ typedef struct {
 
 /* A depthwise convolution of x to y. Lanes of vectors are columns of a plane, or the same cell of channels. */
 typedef struct {
-    const void *x_data, *x_end; /* nothing is read from x_end on */
+    const void *x_data, *x_end; /* of planes: nothing is read from x_end on */
     void *y_data;
     Places x, y;
     const void *weights, *bias;
     int relu;
-    int by_channels, in_place; /* in place: by channels, which lie side by side, fill vectors and are as many as in y */
-    ptrdiff_t images, groups; /* of planes; by channels: of so many channels of y as there are lanes */
+    int by_channels, adjacent; /* lanes of channels; which lie side by side in x and y, those of x being those of y */
+    ptrdiff_t images, groups, vectors; /* of planes; by channels: of so many vectors of channels of y */
     ptrdiff_t channels, filters; /* of x that add up to one channel of y, of y that see one channel of x: one is 1 */
     ptrdiff_t y_channels;
     ptrdiff_t stride_h, stride_w;
     ptrdiff_t phases_h, phases_w;
     const Taps *taps; /* of output (i * phases_h + p, j * phases_w + q) at p * phases_w + q */
     ptrdiff_t band, block, blocks; /* rows and columns of outputs of each phase in a region; regions side by side */
-    /* Scratch: source_rows rows of x, `pitch` numbers apart, and of source_columns, from (top, left) on for output 0. */
-    ptrdiff_t top, left, source_rows, source_columns, pitch;
+    ptrdiff_t top, left; /* what output 0 sees begins there, */
+    ptrdiff_t reach_h, reach_w; /* and has so many rows and columns */
+    ptrdiff_t pitch; /* of a row of the scratch; by channels, of a row of one vector, */
+    ptrdiff_t slots, slot; /* and rows, a power of two, of so many numbers for all vectors */
     /* Of planes: a row is cut into strips of `width` numbers. Strip s has every stride_w-th cell, `count` of them, from
        cell `source` on and beginning at `to`; all else is zero. */
     ptrdiff_t strips, width;
@@ -155,8 +157,8 @@ typedef struct {
     void (*depthwise)(const Depthwise *d, ptrdiff_t first_region, ptrdiff_t end_region, ptrdiff_t first_group,
                       ptrdiff_t end_group, void *scratch);
     /* Weight gradient, y being dy, of some groups: add to sums[group][filter][tap][lane], of this size for a group, what
-       region * images + image (in place: image * rows + row), from first to end - 1, contribute, and after the taps the
-       sum of dy. */
+       region * images + image, from first to end - 1, contribute, and after the taps the sum of dy. By channels:
+       sums[group][vector][tap][lane]. */
     void (*depthwise_sums)(const Depthwise *d, ptrdiff_t first_group, ptrdiff_t end_group, ptrdiff_t first,
                            ptrdiff_t end, void *sums, ptrdiff_t sums_of_group, void *scratch);
     /* to[r * to_row + c * to_column] = from[r * from_row + c * from_column]. */

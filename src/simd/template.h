@@ -3,7 +3,7 @@
    Here are vectors, and the table of what the files included below make of them. Uses the vector extensions of GCC and
    Clang; for other compilers (PLAIN_C) a vector is one number. Defined by who includes it: SET (name of the instruction
    set), VECTOR_BYTES, MR (rows of a tile), NV (vectors in a row of a tile), T and INTEGER (a number, and an integer of
-   its size), KIND (its name). */
+   its size), NUMBER_BYTES (that size), KIND (its name). */
 
 #define JOIN(a, b, c) a##_##b##_##c
 #define JOINED(a, b, c) JOIN(a, b, c)
@@ -28,6 +28,10 @@ typedef T Vector;
 typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES)));
 #endif
+
+ALWAYS ptrdiff_t NAME(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+
+ALWAYS ptrdiff_t NAME(most)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
 ALWAYS Vector NAME(load)(const T *p) { return *(const Vector *)p; }
 

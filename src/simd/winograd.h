@@ -206,29 +206,22 @@ static void NAME(copy_matrix)(ptrdiff_t rows, ptrdiff_t columns, const void *fro
     enum { BLOCK = 64 / sizeof(T) }; /* numbers in a cache line: a block reads and writes whole ones */
     const T *source = from;
     T *target = to;
-    int turned = from_row == 1 && to_column == 1;
-    ptrdiff_t r = 0;
     if (to_column == 1 && from_column == 1) {
-        for (; r < rows; r++)
+        for (ptrdiff_t r = 0; r < rows; r++)
             NAME(copy)(target + r * to_row, source + r * from_row, columns);
         return;
     }
     for (ptrdiff_t r0 = 0; r0 < rows; r0 += BLOCK)
         for (ptrdiff_t c0 = 0; c0 < columns; c0 += BLOCK) {
-            ptrdiff_t r1 = rows - r0 < BLOCK ? rows : r0 + BLOCK, c1 = columns - c0 < BLOCK ? columns : c0 + BLOCK;
-            for (ptrdiff_t c = c0; c < c1;)
-                if (turned && c + 4 <= c1) {
-                    for (r = r0; r + 4 <= r1; r += 4)
-                        NAME(turn)(source + r + c * from_column, from_column, target + r * to_row + c, to_row);
-                    for (; r < r1; r++)
-                        for (int i = 0; i < 4; i++)
-                            target[r * to_row + c + i] = source[r + (c + i) * from_column];
-                    c += 4;
-                } else {
-                    for (r = r0; r < r1; r++)
-                        target[r * to_row + c * to_column] = source[r * from_row + c * from_column];
-                    c++;
-                }
+            ptrdiff_t height = NAME(least)(BLOCK, rows - r0), width = NAME(least)(BLOCK, columns - c0);
+            const T *block = source + r0 * from_row + c0 * from_column;
+            T *to_block = target + r0 * to_row + c0 * to_column;
+            if (from_row == 1 && to_column == 1)
+                NAME(transpose)(block, from_column, width, height, to_block, to_row);
+            else
+                for (ptrdiff_t c = 0; c < width; c++)
+                    for (ptrdiff_t r = 0; r < height; r++)
+                        to_block[r * to_row + c * to_column] = block[r * from_row + c * from_column];
         }
 }
 
