@@ -32,7 +32,7 @@ from cnnfast import _naive
 cdef enum:
     TILE = 7  # outputs in registers
     PLANE_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
-    RING_BYTES = 131072  # of one with lanes of channels, which has the rows that an output sees: part of the second cache
+    RING_BYTES = 131072  # of one by channels, which has the rows that an output sees: part of the second cache
     CHANNELS_BYTES = 262144  # read and written in a region of those: the second cache, if they have to be turned
     LINE = 64  # bytes of a cache line
     RUN_BYTES = 512  # of neighbouring channels, computed together: a few cache lines, one after the other
@@ -150,7 +150,7 @@ cdef class Problem:
         return 0
 
     cdef int set_channels_regions(self, list vertical, list horizontal) except -1:
-        """The same by channels: the rows that an output sees fit the second cache, and so does a region to be turned."""
+        """The same by channels: the rows that an output sees fit the second cache; so does a region to be turned."""
         cdef Depthwise *d = &self.d
         cdef Py_ssize_t phases = d.phases_h * d.phases_w, vector = self.kernels.lanes * self.itemsize, source_columns
         cdef Py_ssize_t slots, all = (d.y_channels + self.kernels.lanes - 1) // self.kernels.lanes, fit

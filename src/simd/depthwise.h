@@ -148,8 +148,9 @@ ALWAYS void NAME(copy_pixels)(const T *from, ptrdiff_t cell, ptrdiff_t count, pt
 /* ------------------------------------------------------------------------------------------------- the computation */
 
 /* How outputs that follow each other, `step` apart, see the scratch: through tap (a, b) the number at
-   (stride * output + a * dilation) * step + b's place, which is given or, lanes in a row, known to the compiler where the
-   kernel has its size from it. Lanes in a row: outputs of a column, a = kh, b = kw; by channels: of a row, a = kw, b = kh. */
+   (stride * output + a * dilation) * step + b's place, which is given or, lanes in a row, known to the compiler where
+   the kernel has its size from it. Lanes in a row: outputs of a column, a = kh, b = kw; by channels: of a row, a = kw,
+   b = kh. */
 typedef struct {
     ptrdiff_t A, B, stride, dilation, step, width;
     const ptrdiff_t *place;
@@ -377,7 +378,7 @@ typedef struct {
     T *ring;          /* rows of x, row h in slot h % slots, and one more slot that stays zero */
     ptrdiff_t *place; /* of the rows that an output sees, from the ring on */
     T *room;          /* for outputs whose channels do not lie side by side */
-    NAME(Channels) x; /* columns left .. right - 1 of the image are seen, the first of them at column `skipped` of the ring */
+    NAME(Channels) x; /* columns left .. right - 1 of the image are seen; `skipped` of the ring are before them */
     T *image;
     ptrdiff_t first, vectors, left, right, skipped, copied; /* rows up to this one */
 } NAME(Work);
@@ -393,6 +394,13 @@ ALWAYS void NAME(begin)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdi
     work->skipped = work->left - left, work->copied = 0;
 }
 
+/* What will be read or written next, while something is computed. */
+ALWAYS void NAME(prefetch)(const T *numbers, ptrdiff_t step, ptrdiff_t count)
+{
+    for (ptrdiff_t j = 0; j < count; j++)
+        PREFETCH(numbers + j * step);
+}
+
 /* The rows that outputs of row i see, copied into the ring. */
 ALWAYS void NAME(advance)(const Depthwise *d, NAME(Work) *work, ptrdiff_t i)
 {
@@ -403,8 +411,11 @@ ALWAYS void NAME(advance)(const Depthwise *d, NAME(Work) *work, ptrdiff_t i)
         if (d->adjacent)
             NAME(copy_pixels)(work->image + h * d->x.row + work->left * d->x.cell + work->x.first, d->x.cell, columns,
                               work->vectors, last_lanes, to, d->pitch);
-        else
+        else { /* and the same row of the channels after them is read next */
+            NAME(prefetch)(work->image + (work->x.first + LANES * d->channels) * d->x.channel + h * d->x.row,
+                           d->x.channel, LANES);
             NAME(move_cells)(0, &work->x, work->image, h, 1, work->left, columns, to);
+        }
         work->copied = h + 1;
     }
 }
@@ -415,13 +426,6 @@ ALWAYS void NAME(find_rows)(const Depthwise *d, const Taps *t, NAME(Work) *work,
         ptrdiff_t h = i * d->stride_h + t->top + kh * t->dilation_h;
         work->place[kh] = (h < 0 || h >= d->x.rows ? d->slots : h & (d->slots - 1)) * d->slot;
     }
-}
-
-/* What the v-th vector will read and write next, while another is computed. */
-ALWAYS void NAME(prefetch)(const T *cells, ptrdiff_t cell, ptrdiff_t count)
-{
-    for (ptrdiff_t j = 0; j < count; j++)
-        PREFETCH(cells + j * cell);
 }
 
 /* Row i of the outputs of one phase:
@@ -442,8 +446,8 @@ ALWAYS void NAME(phase_row)(const Depthwise *d, const NAME(Work) *work, ptrdiff_
         if (next && phase == 0 && d->adjacent)
             NAME(prefetch)(work->image + work->copied * d->x.row + work->left * d->x.cell + work->x.first + v * LANES,
                            d->x.cell, work->right - work->left);
-        if (next && whole)
-            NAME(prefetch)(to + d->phases_h * y_row, step, columns);
+        if (next && d->adjacent)
+            NAME(prefetch)(y + v * LANES + d->phases_h * y_row, step, columns);
         NAME(compute)(1, d, t, work->ring + v * d->pitch + (t->left - d->left) * LANES, work->place,
                       (const T *)d->weights + t->weights + ((work->first + v) * d->channels + k) * taps, bias,
                       d->relu && last, to, whole ? step : LANES, columns, LANES, NULL);
