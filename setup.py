@@ -31,7 +31,10 @@ DIRECTIVES = {
 }
 
 # -g0: debug information would be nine tenths of the package
-COMPILE_ARGS = ["/O2", "/std:c11"] if sys.platform == "win32" else ["-O3", "-g0", "-funroll-loops"]
+# -falign-loops: a loop of the product that begins amid a cache line is up to 8 % slower
+COMPILE_ARGS = ["-O3", "-g0", "-funroll-loops", "-falign-loops=64"]
+if sys.platform == "win32":
+    COMPILE_ARGS = ["/O2", "/std:c11"]
 
 setup(
     ext_modules=cythonize(
