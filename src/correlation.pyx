@@ -324,10 +324,12 @@ def add_bias_gradient(conv, dy_nchw, db):
     job.Q = dy.shape[0] * dy.shape[2] * dy.shape[3]
     job.outputs = max((job.Q + FEW_CHUNKS - 1) // FEW_CHUNKS, MOST_OUTPUTS)
     pieces = (job.Q + job.outputs - 1) // job.outputs
-    cdef double[:, ::1] sums = np.zeros((pieces, job.F))
-    job.sums = &sums[0, 0]
+    sums = db[None] if pieces == 1 else np.zeros((pieces, job.F))
+    cdef double[:, ::1] places = sums
+    job.sums = &places[0, 0]
     run(totals_chunk, &job, pieces, thread_count())
-    db += np.add.reduce(sums, axis=0)
+    if pieces > 1:
+        db += np.add.reduce(sums, axis=0)
 
 
 def workspace_bytes(conv):
