@@ -16,8 +16,9 @@ exit status: 0 everything passed, 1 something is wrong, 2 nothing to check
                      file's own forward function), faults and remarks (lists)
   a fault, a remark  mistake (its key, or null if not recognised), sentence, outputs (which
                      results), problem and call (the first problem where it shows), wrong and right
-                     (all their names), index, expected, got (the number that is farthest off),
-                     differing (how many are off), expected_shape, got_shape, failure
+                     (all their names), asked (how many problems there were), index, expected, got
+                     (the number that is farthest off), differing (how many are off),
+                     expected_shape, got_shape, failure
   failure            kind (raised, cell, returned, hung, died), message, file, line, source
   other_signature    functions with a course's name that take other arguments: name, course,
                      parameters

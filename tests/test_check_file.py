@@ -205,3 +205,18 @@ def test_the_command_runs_from_elsewhere(tmp_path: Path) -> None:
     )
     assert done.stdout.endswith("2 of 2 passed\n")
     assert done.stderr == ""  # no bar where nobody looks
+
+
+def test_the_sample_in_the_readme_is_what_is_printed(tmp_path: Path) -> None:
+    code = source("cs231n")
+    for function, old, new in (
+        ("conv_backward_naive", "+= w[f] *", "= w[f] *"),
+        ("conv_backward_naive", "pad : pad + H, pad : pad + W", "pad:-pad, pad:-pad"),
+        ("max_pool_forward_naive", "window.max(axis=(2, 3))", "window.max()"),
+    ):
+        start = code.index(f"def {function}")
+        code = code[:start] + code[start:].replace(old, new, 1)
+    layers = code[code.index("def conv_forward_naive") : code.index("def max_pool_backward_naive")]
+    report = check_file(written(tmp_path, "import numpy as np\n\n\n" + layers))
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f"```\n{report}\n```" in readme

@@ -45,6 +45,7 @@ class Fault:
     call: str = ""
     wrong: list[str] = field(default_factory=list)  # all of those
     right: list[str] = field(default_factory=list)
+    asked: int = 0  # problems, with those that another fault is about
     failure: Failure | None = None
     index: tuple[int, ...] | None = None  # the number that is farthest off
     expected: float | None = None
@@ -142,8 +143,10 @@ def _faults(task: Task, output: Output, results: Sequence[tuple[Problem, Outcome
         for p, outcome in results
     ]
     apart = [_fault(task, output, numbers), _fault(task, output, errors_alone)]
-    known = [each for each in apart if each is not None]
-    return known if len(known) == 2 and any(each.mistake for each in known) else [fault]
+    both = [each for each in apart if each is not None]
+    for each in both:
+        each.asked = len(results)
+    return both if len(both) == 2 and any(each.mistake for each in both) else [fault]
 
 
 def _fault(
@@ -164,6 +167,7 @@ def _fault(
         _call(task, p),
         wrong=[each.name for each, _ in wrong],
         right=[each.name for each, _ in results if each.name not in {q.name for q, _ in wrong}],
+        asked=len(results),
         failure=next((each.failure for _, each in wrong if each.failure), None),
     )
     if compared:

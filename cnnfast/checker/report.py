@@ -112,7 +112,7 @@ def _fault(fault: Fault) -> Iterator[str]:
     what = _listed(fault.outputs)
     if fault.wrong:
         verb = "are" if len(fault.outputs) > 1 else "is"
-        where = f"{len(fault.wrong)} of {len(fault.wrong) + len(fault.right)} problems, first in"
+        where = f"{len(fault.wrong)} of {fault.asked} problems, first in"
         yield from _wrap(f'{what} {verb} wrong in {where} "{fault.problem}" ({fault.call}):', 2)
     if fault.index is not None:
         place = f"{what}[{', '.join(map(str, fault.index))}]" if fault.index else what
