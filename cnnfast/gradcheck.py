@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .checker.child import partner
-from .checker.conventions import find
 from .checker.execute import run, slopes
 from .checker.judge import judge
 from .checker.numerical import numerical_gradient, relative_error
 from .checker.report import Report
+from .checker.tasks import find, partner
 
 __all__ = ["Report", "check", "numerical_gradient", "relative_error"]
 

@@ -207,6 +207,16 @@ def test_the_command_runs_from_elsewhere(tmp_path: Path) -> None:
     assert done.stderr == ""  # no bar where nobody looks
 
 
+def test_a_terminal_sees_a_bar_and_then_no_bar(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    main(["check", written(tmp_path, RELU)])
+    shown = capsys.readouterr().err.split("\r")
+    assert any("50% relu_backward" in line for line in shown)
+    assert shown[-2].isspace()
+
+
 def test_the_sample_in_the_readme_is_what_is_printed(tmp_path: Path) -> None:
     code = source("cs231n")
     for function, old, new in (

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import execute
-from .conventions import Task, find
 from .load import Target, load
+from .tasks import find, partner
 
 
 class Job(NamedTuple):
@@ -32,18 +32,6 @@ class Job(NamedTuple):
     folder: str | None
     course: str | None
     done: list[int]  # tasks that need not be run, by number
-
-
-def partner(task: Task, tasks: list[Task]) -> Task | None:
-    """Return the forward function to which a function with gradients belongs, among all."""
-    layer = task.layer
-    if not any(answer.startswith("d") for _, answer, _ in layer.outputs):
-        return None
-    for each in tasks:
-        same = each.layer.course == layer.course and each.layer.problems == layer.problems
-        if same and each.name == layer.partner(task.name) and each.layer.outputs[0].answer == "y":
-            return each
-    return None
 
 
 def main() -> None:

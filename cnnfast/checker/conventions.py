@@ -2,7 +2,7 @@
 
 A `Layer` is one function (or class) of a course: the names it goes by, the arguments it is called
 with for a problem, and where in what it returns each answer lies. `LAYERS` is the table of them
-all, and `find` looks a namespace through for what is in it.
+all.
 
 Sources: the handouts of Stanford CS231n, assignment 2, of 2016 to 2026; deeplearning.ai, course 4,
 week 1; yizt/numpy_neuron_network; the hand-written ConvLayer of hanbt/learn_dl. What a course
@@ -525,68 +525,3 @@ for steps, found in (("forward", {"output_array": "y"}), ("backward", {"delta_ar
         invoke=partial(_pool_layer_after, steps),
         mode=steps,
     )
-
-
-# What a namespace has of it.
-
-
-class Task(NamedTuple):
-    """A function to check: its name in the namespace, and which row of `LAYERS` it is."""
-
-    name: str
-    row: int
-
-    @property
-    def layer(self) -> Layer:
-        """Return that row."""
-        return LAYERS[self.row]
-
-    @property
-    def label(self) -> str:
-        """Return what to call it in a report."""
-        return f"{self.name}, {self.layer.mode}" if self.layer.mode else self.name
-
-
-class Other(NamedTuple):
-    """A function that has a course's name and takes other arguments."""
-
-    name: str
-    course: str
-    parameters: str
-
-
-def find(
-    namespace: Mapping[str, Any], module: str | None = None, course: str | None = None
-) -> tuple[list[Task], list[Other]]:
-    """Find a course's functions in a namespace: those to check, and those that look otherwise.
-
-    With `module`, only what that module defines itself. Where several courses have a function of
-    this name and these parameters, the one counts of which the namespace has more.
-    """
-    named: dict[str, list[Task]] = {}
-    for name, value in namespace.items():
-        if callable(value) and (module is None or getattr(value, "__module__", None) == module):
-            rows_of_name = [
-                Task(name, row)
-                for row, each in enumerate(LAYERS)
-                if re.fullmatch(each.pattern, name) and course in (None, each.course)
-            ]
-            if rows_of_name:
-                named[name] = rows_of_name
-    callable_as = {
-        name: [task for task in tasks if task.layer.fits(namespace[name]) is not False]
-        for name, tasks in named.items()
-    }
-    votes: dict[str, float] = {}
-    for tasks in callable_as.values():
-        for task in tasks:
-            votes[task.layer.course] = votes.get(task.layer.course, 0) + 1 / len(tasks)
-    found, others = [], []
-    for name, tasks in callable_as.items():
-        if tasks:
-            winner = max((task.layer.course for task in tasks), key=votes.__getitem__)
-            found += [task for task in tasks if task.layer.course == winner]
-        else:
-            near = named[name][0].layer
-            others.append(Other(name, near.course, near.parameters))
-    return found, others

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .conventions import CACHE, Layer, Task
+from .conventions import CACHE, Layer
 from .numerical import numerical_gradient
 from .problems import Array, Problem
+from .tasks import Task
 
 FOREIGN = [  # folders whose code is not the student's
     str(Path(__file__).parent),
@@ -71,7 +72,7 @@ def run(task: Task, p: Problem, namespace: Mapping[str, Any]) -> Outcome:
             values = _arrays(layer, layer.invoke(function, arguments))
         except _Unusable as error:
             return Outcome({}, Failure("returned", str(error)))
-        except BaseException as error:  # sys.exit() too
+        except (Exception, SystemExit) as error:
             return Outcome({}, failure_of(error))
     changed = [
         name
@@ -122,11 +123,7 @@ def _fresh(
 ) -> tuple[list[Any], list[tuple[str, Array]]]:
     """Return arguments of one's own, arrays in C order, and those that must stay as they are."""
     own = [
-        np.array(each, order="C")
-        if isinstance(each, np.ndarray)
-        else copy.deepcopy(each)
-        if each is not CACHE
-        else each
+        np.array(each, order="C") if isinstance(each, np.ndarray) else copy.deepcopy(each)
         for each in arguments
     ]
     named = zip(names, own, strict=False)
@@ -146,7 +143,7 @@ def _cache(
             result = layer.forward.invoke(forward, given)
             if isinstance(result, tuple) and len(result) == layer.forward.count:
                 return result[-1], watched
-        except Exception:  # it is checked by itself
+        except (Exception, SystemExit):  # it is checked by itself
             pass
     if layer.documented_cache is None:
         needed = layer.partner(task.name)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .conventions import CACHE, Output, Task
+from .conventions import CACHE, Output
+from .diagnose import Results, accepted, diagnose, is_broken, is_right
 from .execute import Failure, Outcome
-from .mistakes import MISTAKES, RELATIONS
 from .numerical import relative_error
-from .problems import Array, Problem, answers
+from .problems import Array, Problem
+from .tasks import Task
 
 GENERAL = ("general", "gradient")  # topics that are judged together, and first
 SPECIAL = ("misfit", "ties", "test", "float32", "integers")  # and then each by itself
@@ -31,7 +32,6 @@ FLOAT32_LOST = (
     "float32 comes back as float64, which takes twice the memory and time: np.zeros is float64"
     " unless it is given dtype=x.dtype."
 )
-REFUSES_MISFIT = "A stride that does not fit is refused, with an assertion. That is a way, too."
 
 
 @dataclass
@@ -103,60 +103,28 @@ def judge(
 # One answer.
 
 
-def is_right(task: Task, output: Output, p: Problem, outcome: Outcome) -> bool:
-    """Tell whether an answer is one that the course takes for right."""
-    return outcome.failure is None and any(
-        _close(expected, outcome.values[output.answer], p)
-        for expected in _accepted(task, output, p)
-    )
-
-
-def _accepted(task: Task, output: Output, p: Problem) -> list[Array]:
-    """Return all answers that are right, the usual one first."""
-    ties = task.layer.ties if p.topic == "ties" else ("first",)
-    return [output.layout(answers(p, rule)[output.answer], p) for rule in ties]
-
-
-def _close(expected: Array, got: Array, p: Problem) -> bool:
-    """Tell whether two arrays are the same but for rounding; NaN is anything."""
-    if expected.shape != got.shape:
-        return False
-    expected, got = expected * 1.0, got * 1.0  # from booleans and integers
-    tolerance = 1e-4 if p.topic == "float32" else 1e-9
-    scale = np.max(np.abs(expected), initial=0, where=~np.isnan(expected))
-    unlike = np.abs(expected - got) > tolerance * (np.abs(expected) + scale)
-    return not np.any(unlike | (np.isnan(got) & ~np.isnan(expected)))
-
-
-def _faults(task: Task, output: Output, results: Sequence[tuple[Problem, Outcome]]) -> list[Fault]:
+def _faults(task: Task, output: Output, results: Results) -> list[Fault]:
     """Return what is wrong with one answer: a mistake, or two, of which one ends in errors."""
     fault = _fault(task, output, results)
     if fault is None or fault.mistake is not None:
         return [fault] if fault else []
 
-    def broken(outcome: Outcome) -> bool:
-        return bool(outcome.failure) or outcome.values[output.answer].size == 0
-
-    numbers = [(p, outcome) for p, outcome in results if not broken(outcome)]
-    errors_alone = [
-        (p, outcome if broken(outcome) else Outcome({output.answer: _accepted(task, output, p)[0]}))
-        for p, outcome in results
-    ]
-    apart = [_fault(task, output, numbers), _fault(task, output, errors_alone)]
+    numbers = [(p, outcome) for p, outcome in results if not is_broken(output, outcome)]
+    errors = [each for each in results if each not in numbers]
+    rest_right = [(p, Outcome({output.answer: accepted(task, output, p)[0]})) for p, _ in numbers]
+    apart = [_fault(task, output, numbers), _fault(task, output, errors + rest_right)]
     both = [each for each in apart if each is not None]
     for each in both:
         each.asked = len(results)
     return both if len(both) == 2 and any(each.mistake for each in both) else [fault]
 
 
-def _fault(
-    task: Task, output: Output, results: Sequence[tuple[Problem, Outcome]], topic: str = "general"
-) -> Fault | None:
+def _fault(task: Task, output: Output, results: Results, topic: str = "general") -> Fault | None:
     """Return what is wrong with one answer of a group of problems, or None."""
     wrong = [each for each in results if not is_right(task, output, *each)]
     if not wrong:
         return None
-    mistake, sentence = _diagnose(task, output, results, wrong, topic)
+    mistake, sentence = diagnose(task, output, results, wrong, topic)
     compared = [each for each in wrong if each[1].failure is None]
     p, outcome = (compared or wrong)[0]
     fault = Fault(
@@ -171,79 +139,8 @@ def _fault(
         failure=next((each.failure for _, each in wrong if each.failure), None),
     )
     if compared:
-        _locate(fault, _accepted(task, output, p)[0], outcome.values[output.answer], p)
+        _locate(fault, accepted(task, output, p)[0], outcome.values[output.answer], p)
     return fault
-
-
-def _diagnose(
-    task: Task,
-    output: Output,
-    results: Sequence[tuple[Problem, Outcome]],
-    wrong: Sequence[tuple[Problem, Outcome]],
-    topic: str,
-) -> tuple[str | None, str]:
-    """Return the key and the sentence of the mistake that explains every result, or neither."""
-    failures = [outcome.failure for _, outcome in wrong]
-    if topic == "misfit" and all(
-        failure is not None and failure.message.startswith("AssertionError") for failure in failures
-    ):
-        return "misfit-asserted", REFUSES_MISFIT
-    stopped = any(failure and failure.kind in ("hung", "died") for failure in failures)
-    if stopped or (all(failures) and len(wrong) == len(results) and topic == "general"):
-        return None, ""
-    for row in MISTAKES:
-        kind = results[0][0].kind
-        if kind in row.kinds and output.answer in row.answers and row.topic == topic:
-            for variant, predictions in enumerate(_by_variant(row, output, results)):
-                if all(
-                    _foretold(task, output, prediction, row.may_raise, *each)
-                    for prediction, each in zip(predictions, results, strict=True)
-                ) and _shown(predictions, results, wrong):
-                    return row.key, row.say(variant)
-    if not any(failures):
-        pairs = [
-            (_accepted(task, output, p)[0], outcome.values[output.answer]) for p, outcome in wrong
-        ]
-        for relation in RELATIONS:
-            said = relation(pairs)
-            if said:
-                return said
-    return None, ""
-
-
-def _by_variant(row: Any, output: Output, results: Sequence[tuple[Problem, Outcome]]) -> Any:
-    """Return, for each variant of a mistake, what it gives for each problem."""
-    return zip(*(row.predictions(p, output.answer) for p, _ in results), strict=True)
-
-
-def _foretold(
-    task: Task, output: Output, prediction: Any, may_raise: bool, p: Problem, outcome: Outcome
-) -> bool:
-    """Tell whether a hypothesis says of a problem what came."""
-    if prediction is None:
-        return is_right(task, output, p, outcome)
-    if isinstance(prediction, str):  # RAISES
-        return bool(outcome.failure) or outcome.values[output.answer].size == 0
-    if outcome.failure:
-        return may_raise and not _close(prediction, answers(p)[output.answer], p)
-    try:
-        foretold = output.layout(prediction, p)
-    except ValueError:  # a shape that the course has no layout for
-        return False
-    return _close(foretold, outcome.values[output.answer], p)
-
-
-def _shown(
-    predictions: Sequence[Any],
-    results: Sequence[tuple[Problem, Outcome]],
-    wrong: Sequence[tuple[Problem, Outcome]],
-) -> bool:
-    """Tell whether a hypothesis foretold something that is wrong, and not only allowed for it."""
-    names = {p.name for p, _ in wrong}
-    return any(
-        p.name in names and (isinstance(prediction, str) or not outcome.failure)
-        for prediction, (p, outcome) in zip(predictions, results, strict=True)
-    )
 
 
 def _locate(fault: Fault, expected: Array, got: Array, p: Problem) -> None:
@@ -281,7 +178,7 @@ def _call(task: Task, p: Problem) -> str:
 def _follows_forward(
     task: Task,
     output: Output,
-    results: Sequence[tuple[Problem, Outcome]],
+    results: Results,
     slopes: Mapping[str, Array] | None,
 ) -> Fault | None:
     """Tell of a gradient that is wrong and yet the gradient of the student's own forward."""
@@ -298,9 +195,7 @@ def _follows_forward(
     return None
 
 
-def _gradient_errors(
-    task: Task, results: Sequence[tuple[Problem, Outcome]], slopes: Mapping[str, Array]
-) -> dict[str, float]:
+def _gradient_errors(task: Task, results: Results, slopes: Mapping[str, Array]) -> dict[str, float]:
     """Return the relative error of each gradient against the numerical one."""
     errors = {}
     for p, outcome in results:
@@ -312,7 +207,7 @@ def _gradient_errors(
     return errors
 
 
-def _observe(task: Task, results: Sequence[tuple[Problem, Outcome]], finding: Finding) -> None:
+def _observe(task: Task, results: Results, finding: Finding) -> None:
     """Add what shows in the arguments and dtypes: changed in place, float32 lost."""
     changed = {name: p for p, outcome in reversed(results) for name in outcome.changed}
     if changed:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .conventions import Other
 from .execute import Failure
 from .judge import AGREE, Fault, Finding
+from .tasks import Other
 
 WIDTH = 96
 

@@ -11,15 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from .child import Job
-from .conventions import Other, Task
 from .execute import Failure, Outcome
 from .judge import judge
 from .load import Target, locate
 from .report import Report
+from .tasks import Other, Task
 
 TOTAL = 55.0  # seconds for everything: with starting and ending it stays below a minute
 IMPORT = 20.0  # seconds that a file may take to define its functions
@@ -150,32 +151,26 @@ class _Check:
         self.progress((number + within) / len(self.tasks), task.label)
 
 
-class _process:
-    """A child, and the queue of its messages; it is killed at the end of the `with`."""
-
-    def __init__(self, target: Target, course: str | None, done: list[int]) -> None:
-        folder = None if target.folder is None else str(target.folder)
-        self.job = json.dumps(Job(str(target.file), target.module, folder, course, done))
-
-    def __enter__(self) -> queue.Queue[Any]:
-        root = str(Path(__file__).parents[2])
-        self.child = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, self.job, root],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"MPLBACKEND": "Agg"},  # plots open no windows
-        )
-        messages: queue.Queue[Any] = queue.Queue()
-        assert self.child.stdout is not None
-        threading.Thread(
-            target=_forward, args=(self.child, self.child.stdout, messages), daemon=True
-        ).start()
-        return messages
-
-    def __exit__(self, *error: object) -> None:
-        self.child.kill()
-        self.child.wait()
+@contextmanager
+def _process(target: Target, course: str | None, done: list[int]) -> Iterator[queue.Queue[Any]]:
+    """Start a child, give the queue of its messages, and kill it at the end."""
+    folder = None if target.folder is None else str(target.folder)
+    job = json.dumps(Job(str(target.file), target.module, folder, course, done))
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, job, str(Path(__file__).parents[2])],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"MPLBACKEND": "Agg"},  # plots open no windows
+    )
+    messages: queue.Queue[Any] = queue.Queue()
+    assert child.stdout is not None
+    threading.Thread(target=_forward, args=(child, child.stdout, messages), daemon=True).start()
+    try:
+        yield messages
+    finally:
+        child.kill()
+        child.wait()
 
 
 def _forward(child: subprocess.Popen[bytes], pipe: IO[bytes], messages: queue.Queue[Any]) -> None:

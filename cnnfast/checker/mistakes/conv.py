@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..problems import Problem, crop, pad
+from ..answers import crop, pad
+from ..problems import Array, Problem
 from .table import (
     DIRECTIONS,
     RAISES,
-    Array,
     Prediction,
     convolved,
     correlated,

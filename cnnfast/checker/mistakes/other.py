@@ -6,7 +6,8 @@ from itertools import combinations
 
 import numpy as np
 
-from ..problems import Array, Problem, pad
+from ..answers import pad
+from ..problems import Array, Problem
 from .table import RAISES, Prediction, mistake, right
 
 EVERY = "conv max_pool avg_pool affine relu batch_norm group_norm"

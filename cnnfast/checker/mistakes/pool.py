@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..problems import Array, Problem, answers, crop, pad
+from ..answers import answers, crop, pad
+from ..problems import Array, Problem
 from .table import (
     DIRECTIONS,
     RAISES,

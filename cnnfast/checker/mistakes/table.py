@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from ... import reference
-from ..problems import Array, Pair, Problem, answers, crop, pad
+from ..answers import answers, crop, pad
+from ..problems import Array, Pair, Problem
 
 RAISES: Literal["raises"] = "raises"
 Prediction: TypeAlias = Array | Literal["raises"] | None
