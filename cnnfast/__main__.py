@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 
+COURSES = ("cs231n", "deeplearning.ai", "numpy_neuron_network", "handwritten_cnn")
 JSON_KEYS = """\
 exit status: 0 everything passed, 1 something is wrong, 2 nothing to check
 
@@ -58,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("target", help="a .py file, a notebook, or a module by its dotted name")
     check.add_argument("--json", action="store_true", help="print the result as JSON")
-    check.add_argument("--course", metavar="NAME", help="look for the functions of one course only")
+    check.add_argument(
+        "--course", choices=COURSES, help="look for the functions of one course only"
+    )
     check.set_defaults(do=_check)
     return parser
 

@@ -13,7 +13,9 @@ import pytest
 from planted import COURSES, STUDENTS, source
 
 import cnnfast
+from cnnfast.__main__ import COURSES as OFFERED
 from cnnfast.__main__ import main
+from cnnfast.checker.conventions import LAYERS
 from cnnfast.checker.supervise import check_file
 
 RELU = """
@@ -133,6 +135,11 @@ def test_a_file_of_a_package_imports_its_neighbours(tmp_path: Path, manner: str)
     assert check_file(written(tmp_path, code, "cs231n/layers.py")).passed
 
 
+def test_a_file_may_have_the_name_of_a_module(tmp_path: Path) -> None:
+    assert check_file(written(tmp_path, RELU, "copy.py")).passed
+    assert check_file(written(tmp_path, RELU, "my layers, 2.py")).passed
+
+
 def test_only_what_the_file_itself_defines_is_checked(tmp_path: Path) -> None:
     written(tmp_path, source("cs231n"), "solution.py")
     report = check_file(written(tmp_path, "from solution import *\n" + RELU))
@@ -169,6 +176,12 @@ def test_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stopped:
         main(["check"])
     assert stopped.value.code == 2
+
+
+def test_one_course_may_be_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {each.course for each in LAYERS} == set(OFFERED)
+    assert main(["check", written(tmp_path, RELU), "--course", "numpy_neuron_network"]) == 1
+    assert "numpy_neuron_network" in capsys.readouterr().out
 
 
 def test_json_has_the_keys_that_help_lists(

@@ -61,9 +61,12 @@ def locate(target: str) -> Target:
 
 def load(target: Target) -> Loaded:
     """Run the file as a module."""
-    module = ModuleType(target.module)
+    name = target.module
+    while "." not in name and name in sys.modules:  # a file called copy.py must not be that module
+        name += "_"
+    module = ModuleType(name)
     module.__file__ = str(target.file)
-    module.__package__ = target.module.rpartition(".")[0]
+    module.__package__ = name.rpartition(".")[0]
     failures: list[Failure] = []
     sys.path.insert(0, str(target.folder or ""))
     try:
@@ -71,16 +74,16 @@ def load(target: Target) -> Loaded:
             importlib.import_module(module.__package__)
     except BaseException as error:  # sys.exit() too
         failures.append(failure_of(error))
-    sys.modules[target.module] = module
-    for name, source in _parts(target.file):
+    sys.modules[name] = module
+    for part, source in _parts(target.file):
         try:
-            exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
+            exec(compile(source, part, "exec", dont_inherit=True), module.__dict__)
         except BaseException as error:  # sys.exit() too; what is defined by now can be checked
             if isinstance(error, SystemExit) and not error.code:
                 break
             kind = "cell" if target.file.suffix == ".ipynb" else "raised"
             failures.append(failure_of(error)._replace(kind=kind))
-    return Loaded(module.__dict__, target.module, failures)
+    return Loaded(module.__dict__, name, failures)
 
 
 def _parts(file: Path) -> list[tuple[str, str]]:
