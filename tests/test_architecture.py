@@ -32,6 +32,8 @@ MAY_IMPORT = {  # module: the modules of the package that it may import
     "cpu": {"arrays", "_engine"},
     "threads": {"geometry", "_engine"},
     "config": {"algorithms", "cpu", "threads"},
+    "gradcheck": {"checker"},
+    "__main__": {"checker", "courses"},
 }
 OPERATIONS = (
     *("conv2d", "conv_transpose2d", "linear", "max_pool2d", "avg_pool2d"),
@@ -86,6 +88,11 @@ def test_modules_import_numpy_and_the_standard_library_alone(module: Path) -> No
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "courses"], ids=str)
 def test_courses_use_public_names_only(module: Path) -> None:
     assert of_package(module) <= set(cnnfast.__all__) | {"courses"}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "checker"], ids=str)
+def test_the_checker_uses_the_reference_only(module: Path) -> None:
+    assert of_package(module) <= {"checker", "reference"}
 
 
 def test_import_loads_numpy_and_the_standard_library_alone() -> None:

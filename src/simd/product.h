@@ -168,7 +168,8 @@ static void NAME(pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset,
             }
             for (; o + 4 <= width && first + o + 4 <= rows; o += 4)
                 for (ptrdiff_t k = k0; k < k1;)
-                    if (k + 4 <= k1 && offset[k + 3] == offset[k] + 3) {
+                    if (k + 4 <= k1 && offset[k + 1] == offset[k] + 1 && offset[k + 2] == offset[k] + 2 &&
+                        offset[k + 3] == offset[k] + 3) {
                         NAME(turn)(numbers + o * row + offset[k], row, block + k * width + o, width);
                         k += 4;
                     } else {
