@@ -755,7 +755,7 @@ def test_solver_trains_the_network_on_few_images():
     """The notebook's check: a good network learns 50 images by heart."""
     np.random.seed(231)
     X, y = np.random.randn(50, 3, 16, 16).astype("f4"), np.random.randint(10, size=50)
-    model = ThreeLayerConvNet((3, 16, 16), 8, 3, 50, weight_scale=5e-2)
+    model = ThreeLayerConvNet((3, 16, 16), 8, 3, 50, weight_scale=0.1)
     known = {"X_train": X, "y_train": y, "X_val": X, "y_val": y}
     solver = Solver(
         model,
