@@ -233,7 +233,7 @@ def curves(histories: Sequence[History], caption: str, path: Path) -> None:
     left.plot([], [], color=INK, lw=1.4, ls="--", label="held back")
     left.set(yscale="log", xlabel="epoch", title="Loss")
     right.set(xlabel="epoch", title=f"Accuracy on {HELD_BACK:,} digits held back")
-    right.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+    right.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
     lowest = min(min(h.accuracies) for h in histories)
     right.set_ylim(max(lowest, 0.9) - 0.005 if lowest > 0.5 else None, 1)
     for panel in (left, right):
