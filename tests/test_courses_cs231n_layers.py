@@ -259,6 +259,21 @@ def test_spatial_groupnorm_gradients(shape):
     )
 
 
+def test_what_is_no_plain_real_array_is_refused():
+    masked, x = np.ma.masked_less(np.ones((2, 3)), 0), np.ones((2, 3))
+    _, cache = layers.batchnorm_forward(x, np.ones(3), np.ones(3), {"mode": "train"})
+    for call in (
+        lambda: layers.affine_forward(masked, np.ones((3, 4)), np.ones(4)),
+        lambda: layers.relu_backward(masked, x),
+        lambda: layers.batchnorm_backward(masked, cache),
+        lambda: layers.softmax_loss(masked, np.zeros(2, int)),
+    ):
+        with pytest.raises(TypeError, match="masked"):
+            call()
+    with pytest.raises(TypeError, match="complex128"):
+        layers.affine_forward(1j * x, np.ones((3, 4)), np.ones(4))
+
+
 def test_norms_are_lenient_with_dtypes():
     x = np.arange(24).reshape(4, 6)  # integers
     for dtype in ("f4", "f8"):

@@ -164,7 +164,8 @@ def batchnorm_forward(
 
 def batchnorm_backward(dout: RealArray, cache: Any) -> Gradients:
     """Give (dx, dgamma, dbeta)."""
-    dx, dgamma, dbeta = spatial_batchnorm_backward(np.asarray(dout)[None, None], cache)
+    (dy,) = promote(dout)
+    dx, dgamma, dbeta = spatial_batchnorm_backward(dy[None, None], cache)
     return dx[0, 0], dgamma, dbeta
 
 
@@ -180,7 +181,7 @@ def spatial_batchnorm_forward(
 
 def spatial_batchnorm_backward(dout: RealArray, cache: Any) -> Gradients:
     """Give (dx, dgamma, dbeta)."""
-    return cnnfast.batch_norm2d_backward(np.asarray(dout, cache.x.dtype), cache)
+    return cnnfast.batch_norm2d_backward(_as_forward(dout, cache.x), cache)
 
 
 def layernorm_forward(
@@ -199,7 +200,7 @@ def layernorm_forward(
 def layernorm_backward(dout: RealArray, cache: Any) -> Gradients:
     """Give (dx, dgamma, dbeta)."""
     x_hat, gamma, norm = cache
-    dy = np.asarray(dout, x_hat.dtype)
+    dy = _as_forward(dout, x_hat)
     dx, _, _ = cnnfast.batch_norm2d_backward((dy * gamma)[None, :, None, :], norm)
     return dx[0, :, 0, :], (dy * x_hat).sum(axis=0), dy.sum(axis=0)
 
@@ -219,7 +220,7 @@ def spatial_groupnorm_forward(
 def spatial_groupnorm_backward(dout: RealArray, cache: Any) -> Gradients:
     """Give (dx, dgamma, dbeta), the last two in the shapes of gamma and beta."""
     gamma_shape, beta_shape, norm = cache
-    dx, dgamma, dbeta = cnnfast.group_norm_backward(np.asarray(dout, norm.x.dtype), norm)
+    dx, dgamma, dbeta = cnnfast.group_norm_backward(_as_forward(dout, norm.x), norm)
     return dx, dgamma.reshape(gamma_shape), dbeta.reshape(beta_shape)
 
 
@@ -257,6 +258,12 @@ def affine(x: RealArray, w: RealArray, b: RealArray, activation: str | None = No
 
 def _rows(images: FloatArray) -> FloatArray:
     return images.reshape(len(images), math.prod(images.shape[1:]))
+
+
+def _as_forward(dout: RealArray, x: FloatArray) -> FloatArray:
+    """Cast dout to the dtype that the forward pass computed in."""
+    (dy,) = promote(dout)
+    return dy.astype(x.dtype, copy=False)
 
 
 def _batchnorm(

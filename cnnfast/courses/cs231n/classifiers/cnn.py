@@ -24,6 +24,7 @@ float64 images make float64 of the computation, at twice the time of float32.
 
 Different from the course's file:
 - ReLU comes after the pooling, where it gives the same numbers for a quarter of the work;
+- the first of equal maxima takes the gradient of its window (there they share it);
 - the gradient of the images, which nobody asks for, is not computed;
 - a star import brings ThreeLayerConvNet and np, no layers.
 """
