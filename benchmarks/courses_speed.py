@@ -33,6 +33,7 @@ from cnnfast.courses.cs231n.classifiers.cnn import ThreeLayerConvNet
 TORCH = "torch"
 BATCH = (64, 3, 32, 32)
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}  # of the losses of some steps
+ROW_OF_STEPS = 0.1  # seconds: a training is many steps in a row, the first of which is the slowest
 Rows = list[dict[str, str | float]]
 
 
@@ -101,7 +102,7 @@ def measure_steps(threads: Sequence[int], seconds: float) -> Rows:
     for dtype in TOLERANCE:
         for count in threads:
             with rivals.threads(count, inference=False):
-                times = timing.interleaved(steps(dtype), Rounds(5, seconds))
+                times = timing.interleaved(steps(dtype), Rounds(5, seconds, sample=ROW_OF_STEPS))
             rows.append({"step": dtype, "threads": str(count)} | versus(times))
     return rows
 

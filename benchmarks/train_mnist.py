@@ -193,7 +193,7 @@ def speeds(name: str, data: Data, batch: int, seconds: float, seed: int) -> dict
     if rivals.has(TORCH):
         steps[TORCH] = networks.torch_step(plan, ours.params, X, y)
     networks.check({way: call for way, call in steps.items() if way != NAIVE}, tolerance=1e-3)
-    times = timing.interleaved(steps, Rounds(3, seconds))
+    times = timing.interleaved(steps, Rounds(3, seconds, sample=seconds / 40))
     return {way: (NAIVE_BATCH if way == NAIVE else batch) / t for way, t in times.items()}
 
 
