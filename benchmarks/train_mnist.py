@@ -214,6 +214,7 @@ def speed_table(measured: dict[str, dict[str, float]]) -> Table:
 def curves(histories: Sequence[History], caption: str, path: Path) -> None:
     """Loss by step and accuracy by epoch, against the time of training."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
+    highest = max(h.accuracy for h in histories)
     for h in histories:
         colour = COLOURS[h.name]
         steps = len(h.losses) // len(h.accuracies)
@@ -228,9 +229,10 @@ def curves(histories: Sequence[History], caption: str, path: Path) -> None:
         right.annotate(
             f"{h.accuracy:.1%}",
             (h.best_epoch, h.accuracy),
-            xytext=(0, 9),
+            xytext=(0, 10 if h.accuracy == highest else -10),  # clear of the other's line
             textcoords="offset points",
             ha="center",
+            va="bottom" if h.accuracy == highest else "top",
             color=colour,
             fontweight="bold",
         )
@@ -243,7 +245,8 @@ def curves(histories: Sequence[History], caption: str, path: Path) -> None:
     for panel in (left, right):
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25)
-        panel.legend(frameon=False)
+    left.legend(frameon=False, loc="upper right")
+    right.legend(frameon=False, loc="lower right")
     figure.suptitle(caption, fontsize=11, color=INK)
     figure.savefig(path, dpi=120)
     plt.close(figure)
