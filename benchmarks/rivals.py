@@ -191,8 +191,8 @@ def check(layer: Layer, found: dict[str, Rival], tolerance: float) -> None:
 
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Equal thread counts, and torch in the mode in which it spends least on bookkeeping."""
+def threads(count: int, inference: bool = True) -> Iterator[None]:
+    """Equal thread counts, and torch, unless it is to learn, in the mode with least bookkeeping."""
     if not has("torch"):
         with timing.threads(count):
             yield
@@ -200,5 +200,5 @@ def threads(count: int) -> Iterator[None]:
     import torch
 
     torch.set_num_threads(count)
-    with timing.threads(count), torch.inference_mode():
+    with timing.threads(count), torch.inference_mode(inference):
         yield
