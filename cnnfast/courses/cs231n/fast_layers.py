@@ -39,14 +39,13 @@ import numpy as np
 
 import cnnfast
 
+from .._gradients import conv_gradients
 from .._promote import FloatArray, RealArray, promote
 from .im2col import col2im_indices, get_im2col_indices, im2col_indices
 from .im2col_cython import (
     col2im_6d_cython,
     col2im_cython,
-    expect_shape,
     im2col_cython,
-    output_size,
 )
 
 __all__ = [
@@ -209,19 +208,10 @@ def convolution_gradients(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Give (dx, dw, db) in the common dtype of x, w and dout, by one of cnnfast's algorithms."""
     x_nchw, w_fckk, dy = promote(x, w, dout)
-    (N, _, H, W), (F, _, HH, WW) = x_nchw.shape, w_fckk.shape
     stride, pad = conv_param["stride"], conv_param["pad"]
-    OH, OW = output_size(H, HH, pad, stride), output_size(W, WW, pad, stride)
-    expect_shape("dout", dy, (N, F, OH, OW))
-    # dx is the transposed convolution of dout, and the weight gradient of that one is dw: both for
-    # no more than their own price, where a cache of cnnfast's would cost the convolution again.
-    unseen = (H + 2 * pad - HH) % stride, (W + 2 * pad - WW) % stride  # cells beyond the last field
-    dx, back = cnnfast.conv_transpose2d_forward(
-        dy, w_fckk, stride=stride, padding=pad, output_padding=unseen, algorithm=algorithm
+    return conv_gradients(
+        "dout", dy, x_nchw, w_fckk, (stride, stride), (pad, pad), algorithm=algorithm
     )
-    _, dw, _ = cnnfast.conv_transpose2d_backward(x_nchw, back, needs="w")
-    db = dy.sum(axis=(0, 2, 3), dtype=np.float64).astype(dy.dtype, copy=False)
-    return dx, dw, db
 
 
 def window_of(pool_param: Param) -> tuple[tuple[int, int], int]:
