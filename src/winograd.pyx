@@ -49,7 +49,9 @@ cdef enum:
     FEW_CHUNKS = 8  # fewer chunks than this are cut further, by filters
     PACK_CHANNELS = 32  # of weights transformed at a time
     WEIGHT_BYTES = 16777216  # of transformed weights, or sums of their gradients, that there are at a time
-    BLOCK_BYTES = 12582912  # of transformed x and dy that are multiplied at a time
+    BLOCK_BYTES = 4194304  # of transformed x and dy that are multiplied at a time: the second caches of some threads
+    LONG_BLOCK_BYTES = 12582912  # where sums are many, to read and write them less often
+    MANY_SUMS_BYTES = 8388608
     BLOCK_FILTERS = 128  # of such a product
     SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
     MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
@@ -447,13 +449,14 @@ cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 cdef void set_weight_sizes(Correlation *job, Py_ssize_t taps, Py_ssize_t N):
     """Cut the weight gradient into chunks and blocks; x and dy have sizes."""
     cdef Py_ssize_t item = job.x.item
-    cdef Py_ssize_t tile_bytes = POINTS * (job.x.row + job.dy.row) * item
+    cdef Py_ssize_t tile_bytes = POINTS * (job.x.row + job.dy.row) * item, block_bytes
+    job.sums_row, job.sums_matrix = job.x.row, job.dy.C * job.x.row
+    block_bytes = LONG_BLOCK_BYTES if POINTS * job.sums_matrix * item > MANY_SUMS_BYTES else BLOCK_BYTES
     job.tiles = tiling_for(taps, N, job.dy.at.rows, job.dy.at.columns, tile_bytes)
     job.chunk_tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
-    job.chunks_at_once = max(1, min(job.tiles.chunks, BLOCK_BYTES // (job.chunk_tiles * tile_bytes)))
+    job.chunks_at_once = max(1, min(job.tiles.chunks, block_bytes // (job.chunk_tiles * tile_bytes)))
     job.x.matrix = job.chunks_at_once * job.chunk_tiles * job.x.row
     job.dy.matrix = job.chunks_at_once * job.chunk_tiles * job.dy.row
-    job.sums_row, job.sums_matrix = job.x.row, job.dy.C * job.x.row
     job.parts = (job.dy.C + BLOCK_FILTERS - 1) // BLOCK_FILTERS
     job.scratch_bytes = max(band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.dy))
 
