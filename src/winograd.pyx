@@ -1,13 +1,14 @@
-"""Convolution with fewer multiplications: Winograd's minimal filtering, F(4x4, 3x3), as 36 matrix products.
+"""Convolution with fewer multiplications: Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 5x5), as 36 products.
 
 After Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308. Valid for kernels of 3x3
-with stride 1, any padding, any size; with dilation d an image is d*d smaller ones, each with every d-th row and column,
-which no window mixes. It rounds otherwise than the direct formula, and by a little more.
+and 5x5 with stride 1, any padding, any size; with dilation d an image is d*d smaller ones, each with every d-th row and
+column, which no window mixes. It rounds otherwise than the direct formula, and by a little more.
 
-A tile of 4x4 outputs sees 6x6 cells. With cells and weights transformed (simd/winograd.h), each of 36 numbers of a tile
-needs one product where the formula has four, summed over the channels: 36 products of matrices, tiles x channels by
-channels x filters. Tiles are numbered through all images, so that small images share a product. Vectors run over
-channels and over filters, which NHWC has side by side; NCHW is turned around, there and back, a chunk at a time.
+A tile of 4x4 outputs of a kernel of 3x3, or of 2x2 outputs of one of 5x5, sees 6x6 cells. With cells and weights
+transformed (simd/winograd.h), it needs 36 multiplications in a channel where the formula has 144, or 100. Each of the
+36 is summed over the channels: 36 products of matrices, tiles x channels by channels x filters. Tiles are numbered
+through all images, so that small images share a product. Vectors run over channels and over filters, which NHWC has
+side by side; NCHW is turned around, there and back, a chunk at a time.
 
     for filters whose transformed weights fit the memory
       transform the weights                                           in parallel: a panel of filters, some channels
@@ -17,8 +18,8 @@ channels and over filters, which NHWC has side by side; NCHW is turned around, t
           for number of 36: product                                   weights from the second or third cache
           transform the outputs and turn them back                    with bias and ReLU
 
-The input gradient is the same with the weights flipped and transposed. The weight gradient, F(3x3, 4x4), sums over
-the tiles:
+The input gradient is the same with the weights flipped and transposed. The weight gradient, F(3x3, 4x4) or
+F(5x5, 2x2), sums over the tiles:
 
     for filters whose sums fit the memory                             of one group
       for block of chunks of tiles
@@ -55,8 +56,10 @@ cdef enum:
     BLOCK_FILTERS = 128  # of such a product
     SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
     MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
-    TRANSFORM_COST = 800  # in multiplications, of transforming all points of a tile in one channel or filter: measured
-    WEIGHT_COST = 800  # of those of a weight of 3x3
+    # In multiplications of a product, of one thread; fitted to 1500 problems of every size, type and layout
+    TRANSFORM_COST = 350  # of transforming a tile in one channel or filter
+    WEIGHT_COST = 200  # of transforming a filter's weights of one channel
+    CALL_COST = 300000  # of starting and ending
 
 # -------------------------------------------------------------------------------------------------- tiles of an image
 
@@ -567,14 +570,16 @@ def why_not(conv):
 def why_slower(conv):
     """Return why `tiled` is faster, or None: the multiplications saved against what the transforms cost."""
     conv = _undilated(conv)[0][0]
-    cdef double tiles, outputs, C = conv.C // conv.groups, F = conv.F // conv.groups
     h, v = conv.window
-    cdef Py_ssize_t tile = tile_of(h.kernel), TAPS = h.kernel * h.kernel
+    cdef Py_ssize_t line = LINE // conv.itemsize, tile = tile_of(h.kernel), c = conv.C // conv.groups
+    cdef Py_ssize_t f = conv.F // conv.groups
+    cdef double weights = c * f, tiles, direct, cost
     tiles = conv.N * ((h.output + tile - 1) // tile) * ((v.output + tile - 1) // tile)
-    outputs = conv.N * h.output * v.output
-    if tiles * (POINTS * C * F + TRANSFORM_COST * (C + F)) >= TAPS * C * F * outputs:
+    direct = weights * h.kernel * v.kernel * conv.N * h.output * v.output
+    cost = tiles * (weights * POINTS + TRANSFORM_COST * (up(c, line) + up(f, line)))
+    if cost >= direct:
         return "so few channels, filters or outputs gain less than transforming them costs"
-    if tiles * (POINTS * C * F + TRANSFORM_COST * (C + F)) + WEIGHT_COST * C * F >= TAPS * C * F * outputs:
+    if cost + WEIGHT_COST * weights + CALL_COST >= direct:
         return "so few outputs gain less than transforming the weights costs"
     return None
 
