@@ -62,10 +62,12 @@ class Rival(NamedTuple):
     results: Callable[[Any], tuple[Array, ...]]  # of the call, as arrays in NCHW, for the check
 
 
-def cnnfast_rival(layer: Layer, arrays: Arrays, direction: str, layout: str) -> Rival:
-    """cnnfast in the layout asked for, algorithm "auto"."""
+def cnnfast_rival(
+    layer: Layer, arrays: Arrays, direction: str, layout: str, algorithm: str = "auto"
+) -> Rival:
+    """cnnfast in the layout asked for."""
     x, dy = (layers.as_layout(a, layout) for a in (arrays.x, arrays.dy))
-    options = {**layer.options, "layout": layout}
+    options = {**layer.options, "layout": layout, "algorithm": algorithm}
     order = (0, 1, 2, 3) if layout == "NCHW" else (0, 3, 1, 2)
     if direction == "forward":
         return Rival(

@@ -100,14 +100,15 @@ cdef extern from "simd/kernels.h" nogil:
                                Py_ssize_t end, void *sums, Py_ssize_t sums_of_group, void *scratch) noexcept nogil
         void (*copy_matrix)(Py_ssize_t rows, Py_ssize_t columns, const void *source, Py_ssize_t from_row,
                             Py_ssize_t from_column, void *to, Py_ssize_t to_row, Py_ssize_t to_column) noexcept nogil
-        void (*winograd_tiles)(int size, const Cells *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
+        void (*winograd_tiles)(int size, Py_ssize_t tile, const Cells *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
                                Py_ssize_t C, const void *zeros, void *to, Py_ssize_t row, Py_ssize_t matrix) noexcept nogil
-        void (*winograd_weights)(const void *w, Py_ssize_t C, Py_ssize_t width, void *to,
+        void (*winograd_weights)(int taps, const void *w, Py_ssize_t C, Py_ssize_t width, void *to,
                                  Py_ssize_t matrix) noexcept nogil
-        bint (*winograd_outputs)(const void *source, Py_ssize_t row, Py_ssize_t matrix, Py_ssize_t F, const void *bias,
-                                 bint relu, const Cells *y, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
-                                 void *nowhere) noexcept nogil
-        void (*winograd_weight_gradient)(const void *source, Py_ssize_t matrix, Py_ssize_t C, void *to) noexcept nogil
+        bint (*winograd_outputs)(int tile, const void *source, Py_ssize_t row, Py_ssize_t matrix, Py_ssize_t F,
+                                 const void *bias, bint relu, const Cells *y, Py_ssize_t h, Py_ssize_t w,
+                                 Py_ssize_t tiles, void *nowhere) noexcept nogil
+        void (*winograd_weight_gradient)(int taps, const void *source, Py_ssize_t matrix, Py_ssize_t C,
+                                         void *to) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

@@ -238,6 +238,24 @@ def test_peers_runs_with_whoever_is_installed(tmp_path):
     assert all(value > 0 for value in (*result["seconds"].values(), *result["percent"].values()))
 
 
+def test_roofline_leaves_a_table_and_a_picture(tmp_path):
+    peers_or_skip()
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "new" / "roofline.svg"
+    where = ("--layers", "deeplearning|digits", "--direction", "backward")
+    done = run("roofline.py", *where, "--seconds", "0.05", "--out", picture)
+    assert done.returncode == 0, done.stderr
+    heading, plain, digits = (
+        next(line for line in done.stdout.splitlines() if word in line).split()
+        for word in ("winograd", "deeplearning-ai", "digits-3x3")
+    )
+    assert heading[:6] == ["layer", "FLOP/byte", "winograd", "depthwise", "tiled", "im2col"]
+    assert len(digits) == len(heading)
+    assert len(plain) == len(heading) - 2  # stride 2, and three channels
+    assert all(float(rate) > 0 for rate in digits[1:] + plain[1:])
+    assert "</svg>" in picture.read_text(encoding="utf-8")
+
+
 def test_neighbours_runs_with_whoever_is_installed(tmp_path):
     peers_or_skip()
     numbers = tmp_path / "neighbours.json"

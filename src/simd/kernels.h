@@ -163,18 +163,18 @@ typedef struct {
     void (*copy_matrix)(ptrdiff_t rows, ptrdiff_t columns, const void *from, ptrdiff_t from_row,
                         ptrdiff_t from_column, void *to, ptrdiff_t to_row, ptrdiff_t to_column);
     /* Winograd's transforms. Matrix i of the 36 is at data + i * matrix, with a row for each tile, or for each channel
-       of the weights. Neighbouring tiles begin at cells (h, w), (h, w + 4), ...; cells outside of those that there are
-       count as `zeros`, and are written to `nowhere`: a row of channels. Channels come in whole vectors.
-       Of tiles of `size` (6 for cells, 4 for gradients of outputs), */
-    void (*winograd_tiles)(int size, const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, ptrdiff_t C,
-                           const void *zeros, void *to, ptrdiff_t row, ptrdiff_t matrix);
-    /* of weights [C][3][3][width], */
-    void (*winograd_weights)(const void *w, ptrdiff_t C, ptrdiff_t width, void *to, ptrdiff_t matrix);
+       of the weights. Tiles have tile x tile outputs, and neighbours begin at cells (h, w), (h, w + tile), ...; cells
+       outside of those that there are count as `zeros`, and are written to `nowhere`: a row of channels. Channels come
+       in whole vectors. Of size x size cells, 6 for those that a tile sees, or `tile` for gradients of its outputs, */
+    void (*winograd_tiles)(int size, ptrdiff_t tile, const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles,
+                           ptrdiff_t C, const void *zeros, void *to, ptrdiff_t row, ptrdiff_t matrix);
+    /* of weights [C][taps][taps][width], */
+    void (*winograd_weights)(int taps, const void *w, ptrdiff_t C, ptrdiff_t width, void *to, ptrdiff_t matrix);
     /* back to tiles of outputs, telling whether all are finite, */
-    int (*winograd_outputs)(const void *from, ptrdiff_t row, ptrdiff_t matrix, ptrdiff_t F, const void *bias, int relu,
-                            const Cells *y, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, void *nowhere);
-    /* and back to the gradient [C][3][3] of the weights of a filter. */
-    void (*winograd_weight_gradient)(const void *from, ptrdiff_t matrix, ptrdiff_t C, void *to);
+    int (*winograd_outputs)(int tile, const void *from, ptrdiff_t row, ptrdiff_t matrix, ptrdiff_t F, const void *bias,
+                            int relu, const Cells *y, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, void *nowhere);
+    /* and back to the gradient [C][taps][taps] of the weights of a filter. */
+    void (*winograd_weight_gradient)(int taps, const void *from, ptrdiff_t matrix, ptrdiff_t C, void *to);
 } Kernels;
 
 typedef struct {
