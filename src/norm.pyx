@@ -17,7 +17,7 @@ from cnnfast._engine cimport View, kernels_for, run, thread_count
 from kernels cimport Images, Kernels, Norm, Places
 
 cdef enum:
-    PIECE_BYTES = 131072  # of x, computed at a time: some ten microseconds
+    PIECE_BYTES = 262144  # of x, computed at a time: some ten microseconds
     MOST_CHANNELS = 256  # at a time, where they lie side by side (simd/norm.h: LINE)
     SAMPLE = 9  # numbers, of which the median is taken to be near the mean
 
@@ -41,20 +41,22 @@ cdef Images images_of(View a, bint by_pixels) noexcept:
 
 
 cdef void cut(Job *job, View x, View dy, bint by_pixels, Py_ssize_t sets) except *:
-    cdef Py_ssize_t C = x.shape[1], most = PIECE_BYTES // x.buffer.itemsize
+    cdef Py_ssize_t C = x.shape[1], image = x.shape[2] * x.shape[3], most = PIECE_BYTES // x.buffer.itemsize
     job.kernels = kernels_for("float32" if x.buffer.itemsize == 4 else "float64")
     job.g.x, job.g.by_pixels, job.g.channels = images_of(x, by_pixels), by_pixels, C
     job.g.dy.data = NULL
     if dy is not None:
         job.g.dy = images_of(dy, by_pixels)
     job.g.image = C if sets > 1 else 0
-    job.sets, job.pixels = sets, x.shape[0] * x.shape[2] * x.shape[3] // sets
+    job.sets, job.pixels = sets, x.shape[0] * image // sets
     if by_pixels:
         job.together = min(C, MOST_CHANNELS)
         job.piece = min(job.pixels, most // job.together)
-    else:
-        job.piece = min(job.pixels, most)
+    else:  # in the order of memory: cells, channels, and then images if all channels of an image are in one piece
+        job.piece = min(image, most)
         job.together = min(C, most // job.piece)
+        if job.together == C and job.piece == image:
+            job.piece = min(job.pixels, max(1, most // (C * image)) * image)
     job.pieces = (job.pixels + job.piece - 1) // job.piece
     job.blocks = (C + job.together - 1) // job.together
 

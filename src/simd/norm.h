@@ -282,11 +282,13 @@ ALWAYS void NAME(by_pixels)(const Norm *g, const int backward, const int scales,
     const ptrdiff_t width = of_line * channels, in_place = of_line * g->channels;
     NAME(Lines) a = {.x_step = g->x.together ? in_place : width, .y_step = g->y.together ? in_place : width};
     a.dy_step = !backward ? a.x_step : g->dy.together ? in_place : width;
-    for (ptrdiff_t i = 0; i < width; i++) {
-        const NAME(Channel) c = NAME(channel)(g, backward, scales, first + c0 + i % channels);
-        k.center[i] = c.center, k.unit[i] = c.unit, k.factor[i] = c.factor, k.shift[i] = c.shift;
-        k.dy_factor[i] = c.dy_factor;
-    }
+    for (ptrdiff_t i = 0; i < width;)
+        for (ptrdiff_t j = first + c0; j < first + c1; j++, i++) {
+            const NAME(Channel) c = NAME(channel)(g, backward, scales, j);
+            k.center[i] = c.center, k.unit[i] = c.unit;
+            if (scales)
+                k.factor[i] = c.factor, k.shift[i] = c.shift, k.dy_factor[i] = c.dy_factor;
+        }
     for (ptrdiff_t count; q < end; q += count) {
         count = NAME(clip)(end - q, NAME(LINES) * of_line);
         const ptrdiff_t lines = count / of_line, rest = count % of_line * channels;
@@ -304,10 +306,9 @@ ALWAYS void NAME(by_pixels)(const Norm *g, const int backward, const int scales,
             NAME(exchange)(&g->y, q, count, c0, channels, boxes[2], 1);
     }
     if (!scales)
-        for (ptrdiff_t i = 0; i < width; i++) {
-            const ptrdiff_t c = c0 + i % channels;
-            NAME(add_to)(g, backward, first + c, k.sum[i], k.product[i], sums + c, products + c);
-        }
+        for (ptrdiff_t i = 0; i < width;)
+            for (ptrdiff_t c = c0; c < c1; c++, i++)
+                NAME(add_to)(g, backward, first + c, k.sum[i], k.product[i], sums + c, products + c);
 }
 
 ALWAYS void NAME(norm)(const Norm *g, const int backward, const int scales, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0,
