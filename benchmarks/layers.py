@@ -324,3 +324,20 @@ _SPAN = (
     "|resnet50-2-expand-1x1|resnet50-stem|mobilenet-dw-112"
 )
 CORE = tuple(select(CONVS, f"^({_SPAN})$"))
+
+# Behind which a norm stands, and whose windows become columns: all kinds of sizes.
+NORMED = tuple(
+    select(
+        CONVS,
+        "^(cs231n-threelayer|lenet-conv2|cifar-3x3|resnet50-stem|resnet50-2-3x3"
+        "|resnet50-4-3x3|resnet50-5-3x3|mobilenet-dw-112)$",
+    )
+)
+UNFOLDED = (
+    *select(
+        CONVS,
+        "^(cs231n-fast|cs231n-threelayer|lenet-conv2|deeplearning-ai|vgg16-1_1|resnet50-stem"
+        "|resnet50-2-first-1x1|resnet50-2-3x3|resnet50-5-3x3-s2)$",
+    ),
+    Layer("alexnet-1", 16, 3, 227, 227, 96, 11, 11, stride=4, source="AlexNet"),
+)

@@ -1,6 +1,6 @@
-"""Batch and group normalisation: check, allocate, call, and make statistics of sums.
+"""Batch and group normalisation: check, allocate, call; the passes over the data are in norm.pyx.
 
-The two passes over the data are in norm.pyx. Sources: Ioffe and Szegedy, "Batch normalization", arXiv:1502.03167; Wu and He, "Group
+Sources: Ioffe and Szegedy, "Batch normalization", arXiv:1502.03167; Wu and He, "Group
 normalization", arXiv:1803.08494.
 """
 
