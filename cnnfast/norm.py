@@ -170,8 +170,8 @@ def batch_norm2d_forward(
         raise ValueError(
             f"running_var needs at least two values per channel, got x of shape {x.shape}"
         )
-    y = new_array(x.shape, x.dtype)
     mean, var, inverse_std = _norm.statistics(nchw(x, layout), layout == "NHWC", 0, eps)
+    y = new_array(x.shape, x.dtype)
     _normalize(x, gamma, beta, mean, inverse_std, layout, y)
     if running:  # last, when nothing can fail any more
         running[0][...] += momentum * (mean[0] - running[0])
@@ -259,10 +259,9 @@ def group_norm(
     """
     x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
     groups = _groups(num_groups, gamma)
+    mean, inverse_std = _statistics(x, layout, groups, eps)
     y = _result(out, x, gamma=gamma, beta=beta)
-    if len(x):
-        mean, _, inverse_std = _norm.statistics(nchw(x, layout), layout == "NHWC", groups, eps)
-        _normalize(x, gamma, beta, mean, inverse_std, layout, y)
+    _normalize(x, gamma, beta, mean, inverse_std, layout, y)
     return y if out is None else out
 
 
@@ -292,11 +291,9 @@ def group_norm_forward(
     """
     x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
     groups = _groups(num_groups, gamma)
+    mean, inverse_std = _statistics(x, layout, groups, eps)
     y = new_array(x.shape, x.dtype)
-    mean = inverse_std = np.empty((0, gamma.size))
-    if len(x):
-        mean, _, inverse_std = _norm.statistics(nchw(x, layout), layout == "NHWC", groups, eps)
-        _normalize(x, gamma, beta, mean, inverse_std, layout, y)
+    _normalize(x, gamma, beta, mean, inverse_std, layout, y)
     return y, GroupNormCache(x, gamma, mean, inverse_std, groups, layout)
 
 
@@ -381,6 +378,15 @@ def _running(
     return mean, var
 
 
+def _statistics(x: FloatArray, layout: str, groups: int, eps: float) -> tuple[Numbers, Numbers]:
+    """Mean and inverse standard deviation of each channel of each image, those of its group."""
+    if not len(x):
+        nothing = np.empty((0, in_nchw(layout, x.shape)[1]))
+        return nothing, nothing
+    mean, _, inverse_std = _norm.statistics(nchw(x, layout), layout == "NHWC", groups, eps)
+    return mean, inverse_std
+
+
 def _normalize(
     x: FloatArray,
     gamma: FloatArray,
@@ -391,6 +397,8 @@ def _normalize(
     y: FloatArray,
 ) -> None:
     """Fill y."""
+    if not len(x):
+        return
     numbers = mean, inverse_std, gamma.astype(np.float64), beta.astype(np.float64)
     _norm.scale(nchw(x, layout), layout == "NHWC", *numbers, nchw(y, layout))
 
