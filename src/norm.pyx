@@ -90,7 +90,8 @@ cdef object sums_of(Job *job):
 cdef double near(View x, Py_ssize_t n, Py_ssize_t c) noexcept:
     """The median of some neighbours in the middle of a plane: one that is far off does not make all distances long."""
     cdef Py_ssize_t count = min(SAMPLE, x.shape[3]), i, j
-    cdef Py_ssize_t at = n * x.step[0] + c * x.step[1] + x.shape[2] // 2 * x.step[2] + (x.shape[3] - count) // 2 * x.step[3]
+    cdef Py_ssize_t at = (n * x.step[0] + c * x.step[1] + x.shape[2] // 2 * x.step[2]
+                          + (x.shape[3] - count) // 2 * x.step[3])
     cdef double[SAMPLE] found
     cdef double number
     for i in range(count):
@@ -105,7 +106,7 @@ cdef double near(View x, Py_ssize_t n, Py_ssize_t c) noexcept:
 
 
 def statistics(x, bint by_pixels, Py_ssize_t groups, double eps):
-    """Mean, biased variance and ``1 / sqrt(variance + eps)``, each (1, C), or (N, C) with groups; 0 groups: of the batch."""
+    """Mean, biased variance and ``1 / sqrt(variance + eps)`` of the batch, each (1, C); of so many groups, each (N, C)."""
     cdef View view = View(x)
     cdef Py_ssize_t C = view.shape[1], sets = view.shape[0] if groups else 1, of_group = C // groups if groups else 1
     cdef Py_ssize_t s, c, k
