@@ -70,6 +70,21 @@ cdef extern from "simd/kernels.h" nogil:
         void *data
         Py_ssize_t top, bottom, left, right, row, cell
 
+    ctypedef struct Images:
+        void *data
+        Places at
+        bint together
+
+    ctypedef struct Norm:
+        Images x, dy, y
+        bint by_pixels
+        Py_ssize_t channels, image
+        const double *center
+        const double *unit
+        const double *factor
+        const double *shift
+        const double *dy_factor
+
     ctypedef struct Kernels:
         int MR, NR, lanes
         void (*multiply)(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, Left a, Right b, Target c) noexcept nogil
@@ -109,6 +124,9 @@ cdef extern from "simd/kernels.h" nogil:
                                  Py_ssize_t tiles, void *nowhere) noexcept nogil
         void (*winograd_weight_gradient)(int taps, const void *source, Py_ssize_t matrix, Py_ssize_t C,
                                          void *to) noexcept nogil
+        void (*norm_sums)(const Norm *g, Py_ssize_t q, Py_ssize_t end, Py_ssize_t c0, Py_ssize_t c1, double *sums,
+                          double *products) noexcept nogil
+        void (*norm_scale)(const Norm *g, Py_ssize_t q, Py_ssize_t end, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

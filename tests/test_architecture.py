@@ -21,7 +21,7 @@ MAY_IMPORT = {  # module: the modules of the package that it may import
     "conv": {"algorithms", "geometry", "arrays", "_naive"},
     "pool": {"algorithms", "geometry", "arrays", "_naive"},
     "norm": {"geometry", "arrays", "_norm"},
-    "columns": {"geometry", "arrays", "_im2col"},
+    "columns": {"geometry", "arrays", "threads", "_im2col"},
     "linear": {"conv", "algorithms", "geometry", "arrays"},
     "algorithms": {
         *("geometry", "arrays", "_naive", "_im2col", "_tiled", "_depthwise", "_winograd"),

@@ -272,6 +272,21 @@ def test_neighbours_runs_with_whoever_is_installed(tmp_path):
         assert record["memory"][-1]["forward MiB"] == 441
 
 
+def test_memory_bound_runs_with_whoever_is_installed(tmp_path):
+    peers_or_skip()
+    numbers = tmp_path / "memory_bound.json"
+    where = ("--layers", "lenet-(pool2|conv2)", "--threads", "1", "--dtype", "float32")
+    done = run("memory_bound.py", *where, "--seconds", "0.01", "--json", numbers)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(numbers.read_text(encoding="utf-8"))["memory-bound"]
+    functions = importlib.import_module("memory_bound").FUNCTIONS
+    assert {row["function"] for row in record["tables"]} == functions.keys()
+    for row in record["tables"]:
+        assert all(row[name] > 0 for name in ("ms", "GB/s", "copy"))
+    assert len(record["tables"]) == sum(len(each.layouts) for each in functions.values())
+    assert record["tiny"]["cnnfast"] > 0
+
+
 def test_pairs_are_timed_beside_both_alone():
     peers_or_skip()
     alternation = importlib.import_module("alternation")

@@ -120,6 +120,22 @@ typedef struct {
     ptrdiff_t source_size, out_size; /* numbers of the scratch: what is seen, and then outputs */
 } Depthwise;
 
+/* Images (n, c, row, column) that are normalised, and whether what lies in one vector of them is together in memory. */
+typedef struct {
+    void *data;
+    Places at;
+    int together;
+} Images;
+
+/* What normalises x to y, or dy to dx (here called y): the numbers of channel c of image n are at [n * image + c].
+   Pixels are counted through all images. Vectors are cells of a plane, or channels of pixels. */
+typedef struct {
+    Images x, dy, y; /* forward there is no dy: its data is NULL */
+    int by_pixels;
+    ptrdiff_t channels, image; /* image: 0 where all images share their numbers */
+    const double *center, *unit, *factor, *shift, *dy_factor;
+} Norm;
+
 typedef struct {
     int MR, NR, lanes; /* rows of a tile of C, and columns, in registers; numbers of a vector */
     /* C = or += A B, with bias and ReLU. */
@@ -175,6 +191,12 @@ typedef struct {
                             int relu, const Cells *y, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, void *nowhere);
     /* and back to the gradient [C][taps][taps] of the weights of a filter. */
     void (*winograd_weight_gradient)(int taps, const void *from, ptrdiff_t matrix, ptrdiff_t C, void *to);
+    /* With t = (x - center) * unit, of pixels q to end - 1 and channels c0 to c1 - 1; with numbers for each image, the
+       pixels are of one. Add to sums[c] and products[c]: t and t * t, backward dy and dy * t. */
+    void (*norm_sums)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1, double *sums,
+                      double *products);
+    /* y = t * factor + shift, backward + dy * dy_factor. */
+    void (*norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1);
 } Kernels;
 
 typedef struct {

@@ -29,6 +29,23 @@ typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), m
 typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES)));
 #endif
 
+/* Numbers in double, where sums are long: a vector of them, and as many of type T. */
+#define Wide NAME(Wide)
+#define Half NAME(Half)
+#if defined(PLAIN_C)
+#define WIDE_LANES 1
+typedef double Wide;
+typedef T Half;
+#define WIDEN(half) ((double)(half))
+#define NARROW(wide) ((T)(wide))
+#else
+#define WIDE_LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(double)))
+typedef double Wide __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(double)), may_alias));
+typedef T Half __attribute__((vector_size(VECTOR_BYTES / sizeof(double) * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define WIDEN(half) __builtin_convertvector(half, Wide)
+#define NARROW(wide) __builtin_convertvector(wide, Half)
+#endif
+
 ALWAYS Vector NAME(load)(const T *p) { return *(const Vector *)p; }
 
 ALWAYS void NAME(store)(T *p, Vector v) { *(Vector *)p = v; }
@@ -80,6 +97,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "winograd.h"
 
+#include "norm.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -103,6 +122,8 @@ static const Kernels NAMED_TABLE = {
     NAME(winograd_weights),
     NAME(winograd_outputs),
     NAME(winograd_weight_gradient),
+    NAME(norm_sums),
+    NAME(norm_scale),
 };
 
 #undef NAMED_TABLE
@@ -112,6 +133,11 @@ static const Kernels NAMED_TABLE = {
 #undef ALWAYS
 #undef Vector
 #undef Mask
+#undef Wide
+#undef Half
+#undef WIDE_LANES
+#undef WIDEN
+#undef NARROW
 #undef LANES
 #undef PREFETCH
 #undef NR
