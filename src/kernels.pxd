@@ -1,5 +1,7 @@
 # What Cython needs to know of simd/kernels.h and threads.h.
 
+from libc.stdint cimport int64_t
+
 cdef extern from "simd/kernels.h" nogil:
     enum: MOST_OUTPUTS
 
@@ -70,6 +72,43 @@ cdef extern from "simd/kernels.h" nogil:
         void *data
         Py_ssize_t top, bottom, left, right, row, cell
 
+
+    enum: TAKE_MAX
+    enum: TAKE_PLACE
+    enum: TAKE_SUM
+    enum: TIES_FIRST
+    enum: TIES_ALL
+    enum: TIES_SPLIT
+    enum: MOST_SELECTED
+
+    ctypedef struct Slide:
+        Py_ssize_t size, kernel, output, stride, before, dilation, reach, first, all, block, blocks, cells
+
+    ctypedef struct Pool:
+        int take
+        bint doubled_h, doubled_w
+        Slide h, w
+        Py_ssize_t channels, width, blocks
+        void *x
+        void *y
+        Places x_at, y_at, place_at, seen_at
+        unsigned char *bytes
+        int64_t *indices
+        const Py_ssize_t *index
+        const Py_ssize_t *place_h
+        const Py_ssize_t *place_w
+        const void *seen
+        const double *rows
+        const double *columns
+        Py_ssize_t phases, group, line, phase, held, held_at, out_at, divisors_at, twin
+        const Py_ssize_t *residue
+        const Py_ssize_t *tap_h
+        const Py_ssize_t *tap_w
+        const Py_ssize_t *first_h
+        const Py_ssize_t *first_w
+        const Py_ssize_t *of_h
+        const Py_ssize_t *of_w
+
     ctypedef struct Kernels:
         int MR, NR, lanes
         void (*multiply)(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, Left a, Right b, Target c) noexcept nogil
@@ -108,6 +147,13 @@ cdef extern from "simd/kernels.h" nogil:
                                  bint relu, const Cells *y, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
                                  void *nowhere) noexcept nogil
         void (*winograd_weight_gradient)(const void *source, Py_ssize_t matrix, Py_ssize_t C, void *to) noexcept nogil
+        void (*pool)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
+        void (*pool_gradient)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
+        void (*pool_scatter)(const Pool *p, int ties, Py_ssize_t block, Py_ssize_t row, Py_ssize_t end_row) noexcept nogil
+        void (*channel_maxima)(const Places *p, const void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
+                               void *best, int64_t *place) noexcept nogil
+        void (*channel_fill)(const Places *p, void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
+                             const void *numbers) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

@@ -1,4 +1,6 @@
 /* The template for float32 and float64. */
+#include <math.h>
+
 #if !defined(__GNUC__) && !defined(PLAIN_C)
 #define PLAIN_C
 #endif

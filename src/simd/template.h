@@ -24,9 +24,10 @@
 
 #if defined(PLAIN_C)
 typedef T Vector;
+typedef INTEGER Mask;
 #else
 typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES)));
+typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 #endif
 
 ALWAYS Vector NAME(load)(const T *p) { return *(const Vector *)p; }
@@ -80,6 +81,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "winograd.h"
 
+#include "pool.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -103,6 +106,11 @@ static const Kernels NAMED_TABLE = {
     NAME(winograd_weights),
     NAME(winograd_outputs),
     NAME(winograd_weight_gradient),
+    NAME(pool),
+    NAME(pool_gradient),
+    NAME(pool_scatter),
+    NAME(channel_maxima),
+    NAME(channel_fill),
 };
 
 #undef NAMED_TABLE
