@@ -86,7 +86,7 @@ cdef extern from "simd/kernels.h" nogil:
 
     ctypedef struct Pool:
         int take
-        bint doubled_h, doubled_w
+        bint doubled_h, doubled_w, in_place
         Slide h, w
         Py_ssize_t channels, width, blocks
         void *x
@@ -149,7 +149,8 @@ cdef extern from "simd/kernels.h" nogil:
         void (*winograd_weight_gradient)(const void *source, Py_ssize_t matrix, Py_ssize_t C, void *to) noexcept nogil
         void (*pool)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
         void (*pool_gradient)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
-        void (*pool_scatter)(const Pool *p, int ties, Py_ssize_t block, Py_ssize_t row, Py_ssize_t end_row) noexcept nogil
+        void (*pool_scatter)(const Pool *p, int ties, bint zero, Py_ssize_t block, Py_ssize_t row,
+                             Py_ssize_t end_row) noexcept nogil
         void (*channel_maxima)(const Places *p, const void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
                                void *best, int64_t *place) noexcept nogil
         void (*channel_fill)(const Places *p, void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,

@@ -66,18 +66,19 @@ cdef class Problem:
 
     cdef const Kernels *kernels
     cdef Pool p  # without the arrays
-    cdef Py_ssize_t itemsize, regions, region_bytes, scratch_bytes
+    cdef Py_ssize_t itemsize, cell, regions, region_bytes, scratch_bytes  # cell: its step in x; 0 of planes with gaps
     cdef list tables  # memory that p points to
 
-    def __init__(self, window, Py_ssize_t itemsize, Py_ssize_t channels, int take):
+    def __init__(self, window, Py_ssize_t itemsize, Py_ssize_t channels, int take, Py_ssize_t cell):
         cdef Pool *p = &self.p
         self.kernels, self.itemsize, self.tables = kernels_for("float32" if itemsize == 4 else "float64"), itemsize, []
         p.take, p.h, p.w, p.channels = take, slide_of(window.h), slide_of(window.w), channels
-        p.width = _evenly(channels, MOST_WIDTH)
+        p.width, self.cell = _evenly(channels, MOST_WIDTH), cell
         self.begin()
         self.cut()
         if self.scratch_bytes > MOST_SCRATCH:
             p.width = 1
+            self.begin()
             self.cut()
         p.blocks = (channels + p.width - 1) // p.width
         p.h.blocks = (p.h.all + p.h.block - 1) // p.h.block
@@ -143,11 +144,21 @@ cdef class Forward(Problem):
     cdef int begin(self) except -1:
         cdef Pool *p = &self.p
         p.doubled_h, p.doubled_w = p.h.kernel > MANY_TAPS * p.h.stride, p.w.kernel > MANY_TAPS * p.w.stride
+        p.in_place = not p.doubled_w and self.fills_vectors()
         self.residues = sorted({k * p.w.dilation % p.w.stride for k in range(p.w.kernel)})
         if p.doubled_w:
             self.residues = [0]
         p.phases = len(self.residues)
         return 0
+
+    cdef bint fills_vectors(self) noexcept:
+        """Whether rows of x are vectors as they are, and no short ones."""
+        cdef Pool *p = &self.p
+        cdef Py_ssize_t lanes = self.kernels.lanes
+        if p.width == 1:
+            return self.cell == 1 and p.w.output >= 2 * lanes and (
+                p.w.stride == 1 or p.w.stride == 2 and p.w.dilation == 1)
+        return (p.channels - 1) % p.width + 1 >= lanes
 
     cdef Py_ssize_t place(self) except -1:
         cdef Pool *p = &self.p
@@ -157,9 +168,9 @@ cdef class Forward(Problem):
         if p.doubled_w:
             p.w.cells = (p.w.block - 1) * p.w.stride + p.w.reach
         p.line = p.w.cells * p.width
-        p.group = max(1, min(p.h.cells, LINE_BYTES // (p.line * p.phases * self.itemsize)))
-        p.phase = (p.group + 1) * p.line + lanes
-        p.held = p.w.block * p.width if p.doubled_w else p.line
+        p.group = 1 if p.in_place else max(1, min(p.h.cells, LINE_BYTES // (p.line * p.phases * self.itemsize)))
+        p.phase = 0 if p.in_place else (p.group + 1) * p.line + lanes
+        p.held = p.w.block * p.width if p.doubled_w or p.in_place else p.line
         p.held_at = (p.phases + p.doubled_w) * p.phase
         p.out_at = p.held_at + p.h.cells * p.held + lanes
         p.divisors_at = p.out_at + (p.h.cells if p.doubled_h else p.h.block) * p.held + lanes
@@ -171,7 +182,9 @@ cdef class Forward(Problem):
         columns = [k * p.w.dilation for k in range(p.w.kernel)]
         p.residue = self.table(self.residues)
         p.tap_h = self.table(k * p.h.dilation * p.held for k in range(p.h.kernel))
-        if not p.doubled_w:
+        if p.in_place:
+            p.tap_w = self.table(w * self.cell for w in columns)
+        elif not p.doubled_w:
             p.tap_w = self.table(self.residues.index(w % p.w.stride) * p.phase + w // p.w.stride * p.width
                                  for w in columns)
         if p.take == TAKE_PLACE:
@@ -197,7 +210,8 @@ cdef class Gradient(Problem):
         p.twin = up((p.h.cells + 1) * p.line + lanes, lanes)
         p.held_at = p.twin * 2 if p.take == TAKE_PLACE else p.twin
         p.out_at = p.held_at + p.phase if p.take == TAKE_SUM else p.held_at
-        return (p.out_at + p.w.stride * p.phase) * self.itemsize
+        p.divisors_at = p.out_at + p.w.stride * p.phase
+        return (p.divisors_at + p.line) * self.itemsize
 
     cdef int set_taps(self) except -1:
         cdef Pool *p = &self.p
@@ -243,15 +257,15 @@ cdef class Scatter(Problem):
 
 
 @lru_cache(MOST_PROBLEMS)
-def _problem(kind, window, itemsize, channels, take, with_padding, lanes):
-    return kind(window, itemsize, channels, take).set_tables(window, with_padding)
+def _problem(kind, window, itemsize, channels, take, cell, with_padding, lanes):
+    return kind(window, itemsize, channels, take, cell).set_tables(window, with_padding)
 
 
 cdef Problem problem_of(kind, window, View x, int take, bint with_padding):
     """What is known of a problem, whatever the number of images, for the instruction set in use."""
     cdef Py_ssize_t channels = x.shape[1] if x.step[1] == 1 else 1
-    lanes = kernels_for("float32").lanes
-    return _problem(kind, window, x.buffer.itemsize, channels, take, with_padding, lanes)
+    cdef Py_ssize_t cell = x.step[3] if channels > 1 or x.step[3] == 1 else 0
+    return _problem(kind, window, x.buffer.itemsize, channels, take, cell, with_padding, kernels_for("float32").lanes)
 
 
 def why_not(window):
@@ -259,7 +273,7 @@ def why_not(window):
     cdef Problem forward, gradient
     if is_whole(window):
         return None
-    forward, gradient = Forward(window, 8, 1, TAKE_PLACE), Gradient(window, 8, 1, TAKE_SUM)
+    forward, gradient = Forward(window, 8, 1, TAKE_PLACE, 0), Gradient(window, 8, 1, TAKE_SUM, 0)
     if max(forward.scratch_bytes, gradient.scratch_bytes) > MOST_SCRATCH:
         return "the rows that a window sees are too many or too long for the scratch"
     return None
@@ -377,6 +391,7 @@ cdef struct Scattered:
     const Kernels *kernels
     Pool p
     int ties
+    bint zero
     Py_ssize_t blocks, at_once, row, end_row
     char *dx
     Py_ssize_t bytes
@@ -391,7 +406,7 @@ cdef void scatter_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Scattered *job = <Scattered *>context
     cdef Py_ssize_t block
     for block in range(i * job.at_once, min(job.blocks, (i + 1) * job.at_once)):
-        job.kernels.pool_scatter(&job.p, job.ties, block, job.row, job.end_row)
+        job.kernels.pool_scatter(&job.p, job.ties, job.zero, block, job.row, job.end_row)
 
 
 cdef int scatter(window, View x, View dy, View where, int ties, View dx) except -1:
@@ -401,7 +416,6 @@ cdef int scatter(window, View x, View dy, View where, int ties, View dx) except 
     cdef int workers = thread_count()
     cdef Py_ssize_t rows
     job.kernels, job.p, job.ties, job.dx, job.bytes = problem.kernels, problem.p, ties, dx.data, dx.buffer.len
-    run(zero_chunk, &job, (job.bytes + CHUNK_BYTES - 1) // CHUNK_BYTES, workers)
     job.p.x, job.p.y, job.p.x_at, job.p.y_at = dx.data, dy.data, places_of(dx), places_of(dy)
     job.p.seen, job.p.seen_at = x.data, places_of(x)
     set_places(&job.p, where)
@@ -409,10 +423,14 @@ cdef int scatter(window, View x, View dy, View where, int ties, View dx) except 
     job.p.blocks = (dx.shape[1] + job.p.width - 1) // job.p.width
     job.blocks = dx.shape[0] * job.p.blocks
     job.at_once = max(1, CHUNK_BYTES // (dx.buffer.len // job.blocks))
+    job.zero = job.bytes // job.blocks <= CHUNK_BYTES  # while a plane is about to be in the cache
+    if not job.zero:
+        run(zero_chunk, &job, (job.bytes + CHUNK_BYTES - 1) // CHUNK_BYTES, workers)
     rows = max(1, ROWS_AT_ONCE // (dy.shape[3] * job.p.width * (1 if ties == TIES_FIRST else window.h.kernel)))
     for first in range(0, dy.shape[2], rows):
         job.row, job.end_row = first, min(dy.shape[2], first + rows)
         run(scatter_chunk, &job, (job.blocks + job.at_once - 1) // job.at_once, workers)
+        job.zero = False
     return 0
 
 

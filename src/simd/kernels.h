@@ -137,6 +137,7 @@ enum { MOST_SELECTED = 16 }; /* taps of a window whose gradient is gathered by c
 
 typedef struct {
     int take, doubled_h, doubled_w; /* many taps are taken by doubling, and columns not cut into phases then */
+    int in_place; /* rows are joined where they are: they fill vectors, and have a stride of 1 or 2 or cells that do */
     Slide h, w;
     ptrdiff_t channels, width, blocks; /* C, in so many blocks of `width` (the last may be less) that make one cell */
     void *x, *y; /* or dx and dy */
@@ -216,8 +217,8 @@ typedef struct {
     /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells, gathered; */
     void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
-    /* the gradient of some rows of outputs in a block of channels, added to where it belongs; */
-    void (*pool_scatter)(const Pool *p, int ties, ptrdiff_t block, ptrdiff_t row, ptrdiff_t end_row);
+    /* the gradient of some rows of outputs in a block of channels, added to where it belongs (zero: to 0); */
+    void (*pool_scatter)(const Pool *p, int ties, int zero, ptrdiff_t block, ptrdiff_t row, ptrdiff_t end_row);
     /* and for places q0 to q0 + count - 1 of each of C channels of an image the first maximum, or a number to be put
        there, the image being contiguous. */
     void (*channel_maxima)(const Places *p, const void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, void *best,

@@ -35,55 +35,163 @@ ALWAYS Mask NAME(choose_place)(Mask yes, Mask a, Mask b) { return (yes & a) | (~
 ALWAYS Mask NAME(spread_place)(ptrdiff_t place) { return (INTEGER)place - (Mask){0}; }
 #endif
 
-ALWAYS void NAME(take)(int what, Vector *best, Mask *place, Vector next, Mask next_place)
+ALWAYS void NAME(take)(const int take, Vector *best, Mask *place, Vector next, Mask next_place)
 {
-    if (what == TAKE_SUM) {
+    if (take == TAKE_SUM) {
         *best += next;
         return;
     }
     const Mask later = NAME(later)(*best, next);
     *best = NAME(choose)(later, next, *best);
-    if (what == TAKE_PLACE)
+    if (take == TAKE_PLACE)
         *place = NAME(choose_place)(later, next_place, *place);
 }
 
-/* to[i] = what is taken of from[offset[k] + i] over the taps k; what comes after `count`, to the end of a vector, is
-   written too. Places lie `twin` numbers after what they are the places of; those of cells (leaves) are all 0. */
-ALWAYS void NAME(join_taps)(int what, int leaves, ptrdiff_t taps, const T *from, const ptrdiff_t *offset,
-                            ptrdiff_t apart, ptrdiff_t twin, T *to, ptrdiff_t count)
+#if !defined(PLAIN_C) && HAS_SHUFFLE
+#if LANE_COUNT == 16
+#define EVENS 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODDS 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif LANE_COUNT == 8
+#define EVENS 0, 2, 4, 6, 8, 10, 12, 14
+#define ODDS 1, 3, 5, 7, 9, 11, 13, 15
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#elif LANE_COUNT == 4
+#define EVENS 0, 2, 4, 6
+#define ODDS 1, 3, 5, 7
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#else
+#define EVENS 0, 2
+#define ODDS 1, 3
+#define LOW 0, 2
+#define HIGH 1, 3
+#endif
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+
+/* Of two vectors of neighbours every second number, from the first on or from the one after it. */
+ALWAYS Vector NAME(second)(const T *from, const int odd)
+{
+#if defined(SHUFFLE)
+    const Vector a = NAME(load)(from), b = NAME(load)(from + LANES);
+    return odd ? SHUFFLE(a, b, ODDS) : SHUFFLE(a, b, EVENS);
+#else
+    T numbers[LANES];
+    for (ptrdiff_t lane = 0; lane < LANES; lane++)
+        numbers[lane] = from[2 * lane + odd];
+    return NAME(load)(numbers);
+#endif
+}
+
+/* Every second number; nothing after the last is read. */
+ALWAYS void NAME(pick_second)(T *restrict to, const T *restrict from, ptrdiff_t count)
+{
+    ptrdiff_t i = 0;
+    if (count > LANES) {
+        for (; i < count - LANES; i += LANES)
+            NAME(store)(to + i, NAME(second)(from + 2 * i, 0));
+        i = count - LANES;
+        NAME(store)(to + i, NAME(second)(from + 2 * i - 1, 1));
+        return;
+    }
+    for (; i < count; i++)
+        to[i] = from[2 * i];
+}
+
+/* to[0], to[1], ... = a[0], b[0], a[1], b[1], ... */
+ALWAYS void NAME(weave)(T *restrict to, const T *restrict a, const T *restrict b, ptrdiff_t count)
+{
+    ptrdiff_t i = 0;
+#if defined(SHUFFLE)
+    for (; 2 * (i + LANES) <= count; i += LANES) {
+        const Vector evens = NAME(load)(a + i), odds = NAME(load)(b + i);
+        NAME(store)(to + 2 * i, SHUFFLE(evens, odds, LOW));
+        NAME(store)(to + 2 * i + LANES, SHUFFLE(evens, odds, HIGH));
+    }
+#endif
+    for (; 2 * i + 1 < count; i++) {
+        to[2 * i] = a[i];
+        to[2 * i + 1] = b[i];
+    }
+    if (2 * i < count)
+        to[2 * i] = a[i];
+}
+
+#undef SHUFFLE
+#undef EVENS
+#undef ODDS
+#undef LOW
+#undef HIGH
+
+/* to[i] = what is taken of from[offset[k] + i] over the taps k; what comes after `count` up to the end of a vector is
+   written too, or (within) the last vector overlaps the one before. Places lie `twin` numbers after what they are the
+   places of, and `apart` for each tap is added to them; those of cells (leaves) are all `first`. */
+ALWAYS void NAME(join_taps)(const int take, const int leaves, const ptrdiff_t taps, const T *from,
+                            const ptrdiff_t *offset, ptrdiff_t first, ptrdiff_t apart, ptrdiff_t twin, T *to,
+                            T *places, ptrdiff_t count, int within)
 {
     for (ptrdiff_t i = 0; i < count; i += LANES) {
+        if (within && i > count - LANES)
+            i = count - LANES;
         const T *tap = from + offset[0] + i;
         Vector best = NAME(load)(tap);
-        Mask place = leaves ? NAME(spread_place)(0) : *(const Mask *)(tap + twin);
+        Mask place = NAME(spread_place)(first);
+        if (take == TAKE_PLACE && !leaves)
+            place += *(const Mask *)(tap + twin);
         for (ptrdiff_t k = 1; k < taps; k++) {
             tap = from + offset[k] + i;
-            Mask next = NAME(spread_place)(k * apart);
-            if (what == TAKE_PLACE && !leaves)
+            Mask next = NAME(spread_place)(first + k * apart);
+            if (take == TAKE_PLACE && !leaves)
                 next += *(const Mask *)(tap + twin);
-            NAME(take)(what, &best, &place, NAME(load)(tap), next);
+            NAME(take)(take, &best, &place, NAME(load)(tap), next);
         }
         NAME(store)(to + i, best);
-        if (what == TAKE_PLACE)
-            *(Mask *)(to + twin + i) = place;
+        if (take == TAKE_PLACE)
+            *(Mask *)(places + i) = place;
     }
 }
 
-/* The same, compiled for what is taken, and for two and three taps. */
-static void NAME(join)(int what, int leaves, ptrdiff_t taps, const T *from, const ptrdiff_t *offset, ptrdiff_t apart,
-                       ptrdiff_t twin, T *to, ptrdiff_t count)
+/* The same for windows two cells apart, through taps 0, 1, ... */
+ALWAYS void NAME(join_pairs)(const int take, const ptrdiff_t taps, const T *from, T *to, T *places, ptrdiff_t count)
 {
-#define JOIN_TAPS(what, leaves)                                                                                       \
-    if (taps == 2)                                                                                                    \
-        NAME(join_taps)(what, leaves, 2, from, offset, apart, twin, to, count);                                       \
-    else if (taps == 3)                                                                                               \
-        NAME(join_taps)(what, leaves, 3, from, offset, apart, twin, to, count);                                       \
-    else                                                                                                              \
-        NAME(join_taps)(what, leaves, taps, from, offset, apart, twin, to, count);
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        if (i > count - LANES)
+            i = count - LANES;
+        Vector best = NAME(second)(from + 2 * i, 0);
+        Mask place = NAME(spread_place)(0);
+        for (ptrdiff_t k = 1; k < taps; k++)
+            NAME(take)(take, &best, &place, NAME(second)(from + 2 * i + k / 2 * 2, k % 2), NAME(spread_place)(k));
+        NAME(store)(to + i, best);
+        if (take == TAKE_PLACE)
+            *(Mask *)(places + i) = place;
+    }
+}
 
-    if (what == TAKE_SUM) {
+#define TWO_THREE_OR_MORE(taps, call)                                                                                 \
+    if (taps == 2) {                                                                                                  \
+        enum { TAPS = 2 };                                                                                            \
+        call;                                                                                                         \
+    } else if (taps == 3) {                                                                                           \
+        enum { TAPS = 3 };                                                                                            \
+        call;                                                                                                         \
+    } else {                                                                                                          \
+        const ptrdiff_t TAPS = taps;                                                                                  \
+        call;                                                                                                         \
+    }
+
+/* Both compiled for what is taken, and for two and three taps. */
+static void NAME(join)(int take, int leaves, ptrdiff_t taps, const T *from, const ptrdiff_t *offset, ptrdiff_t first,
+                       ptrdiff_t apart, ptrdiff_t twin, T *to, T *places, ptrdiff_t count, int within)
+{
+#define JOIN_TAPS(take, leaves)                                                                                       \
+    TWO_THREE_OR_MORE(taps, NAME(join_taps)(take, leaves, TAPS, from, offset, first, apart, twin, to, places, count,  \
+                                            within))
+    if (take == TAKE_SUM) {
         JOIN_TAPS(TAKE_SUM, 1)
-    } else if (what == TAKE_MAX) {
+    } else if (take == TAKE_MAX) {
         JOIN_TAPS(TAKE_MAX, 1)
     } else if (leaves) {
         JOIN_TAPS(TAKE_PLACE, 1)
@@ -93,9 +201,21 @@ static void NAME(join)(int what, int leaves, ptrdiff_t taps, const T *from, cons
 #undef JOIN_TAPS
 }
 
+static void NAME(join_seconds)(int take, ptrdiff_t taps, const T *from, T *to, T *places, ptrdiff_t count)
+{
+    if (take == TAKE_SUM) {
+        TWO_THREE_OR_MORE(taps, NAME(join_pairs)(TAKE_SUM, TAPS, from, to, places, count))
+    } else if (take == TAKE_MAX) {
+        TWO_THREE_OR_MORE(taps, NAME(join_pairs)(TAKE_MAX, TAPS, from, to, places, count))
+    } else {
+        TWO_THREE_OR_MORE(taps, NAME(join_pairs)(TAKE_PLACE, TAPS, from, to, places, count))
+    }
+}
+#undef TWO_THREE_OR_MORE
+
 /* total[i] = what is taken of from[i + k * step] over the taps k, for all i whose taps are among `size` numbers. A
    window of `taps` cells is made of windows of 1, 2, 4, ... cells, which replace `from`. */
-static void NAME(join_by_doubling)(int what, ptrdiff_t taps, T *from, ptrdiff_t step, ptrdiff_t apart, ptrdiff_t twin,
+static void NAME(join_by_doubling)(int take, ptrdiff_t taps, T *from, ptrdiff_t step, ptrdiff_t apart, ptrdiff_t twin,
                                    T *total, ptrdiff_t size)
 {
     const ptrdiff_t outputs = size - (taps - 1) * step;
@@ -103,32 +223,14 @@ static void NAME(join_by_doubling)(int what, ptrdiff_t taps, T *from, ptrdiff_t 
     for (ptrdiff_t cells = 1;; cells *= 2) {
         if (taps & cells) {
             const ptrdiff_t both[2] = {done ? 0 : from - total, from - total + done * step};
-            NAME(join)(what, 0, done ? 2 : 1, total, both, done * apart, twin, total, outputs);
+            NAME(join)(take, 0, done ? 2 : 1, total, both, 0, done * apart, twin, total, total + twin, outputs, 0);
             done += cells;
         }
         if (done == taps)
             return;
         const ptrdiff_t next[2] = {0, cells * step};
-        NAME(join)(what, 0, 2, from, next, cells * apart, twin, from, size - cells * step);
+        NAME(join)(take, 0, 2, from, next, 0, cells * apart, twin, from, from + twin, size - cells * step, 0);
     }
-}
-
-/* Every second number. */
-ALWAYS void NAME(pick_second)(T *restrict to, const T *restrict from, ptrdiff_t count)
-{
-    for (ptrdiff_t i = 0; i < count; i++)
-        to[i] = from[2 * i];
-}
-
-/* to[0], to[1], ... = a[0], b[0], a[1], b[1], ... */
-ALWAYS void NAME(weave)(T *restrict to, const T *restrict a, const T *restrict b, ptrdiff_t count)
-{
-    for (ptrdiff_t i = 0; i < count / 2; i++) {
-        to[2 * i] = a[i];
-        to[2 * i + 1] = b[i];
-    }
-    if (count % 2)
-        to[count - 1] = a[count / 2];
 }
 
 /* `count` cells of `width` numbers each, from steps to steps. */
@@ -216,16 +318,74 @@ static void NAME(pool_lines)(const Pool *p, const NAME(Part) *r, ptrdiff_t h, pt
     }
 }
 
+/* What the windows of columns from `column` to `end` take of a row, of which they see cells outside of the image. */
+static void NAME(join_edge)(const Pool *p, const NAME(Part) *r, const T *row, ptrdiff_t column, ptrdiff_t end, T *to)
+{
+    for (; column < end; column++) {
+        const ptrdiff_t left = (r->column + column) * p->w.stride - p->w.before;
+        const ptrdiff_t first = NAME(clip)(NAME(ceiling)(-left, p->w.dilation), p->w.kernel);
+        const ptrdiff_t taps = NAME(clip)(NAME(ceiling)(p->w.size - left, p->w.dilation), p->w.kernel) - first;
+        for (ptrdiff_t c = 0; c < r->channels; c++) {
+            const T *cell = row + (left + first * p->w.dilation) * p->x_at.cell + c;
+            T best = *cell;
+            ptrdiff_t place = first;
+            for (ptrdiff_t k = 1; k < taps; k++) {
+                const T next = cell[k * p->w.dilation * p->x_at.cell];
+                if (p->take == TAKE_SUM)
+                    best += next;
+                else if (NAME(is_later)(best, next)) {
+                    best = next;
+                    place = first + k;
+                }
+            }
+            to[column * p->width + c] = p->take == TAKE_SUM ? best + 0 : best; /* + the padding */
+            if (p->take == TAKE_PLACE)
+                ((INTEGER *)(to + p->twin))[column * p->width + c] = (INTEGER)place;
+        }
+    }
+}
+
+/* The same for a row of the image in place. */
+static void NAME(join_in_place)(const Pool *p, const NAME(Part) *r, const T *row, T *to)
+{
+    const ptrdiff_t stride = p->w.stride, left = r->column * stride - p->w.before;
+    const ptrdiff_t reach = p->w.reach + (p->width == 1 && stride == 2), step = stride * p->x_at.cell;
+    const ptrdiff_t first = NAME(clip)(NAME(ceiling)(-left, stride), r->columns);
+    ptrdiff_t end = NAME(clip)((p->w.size - reach - left) / stride + 1, r->columns);
+    const T *from = row + left * p->x_at.cell + first * step;
+    T *inner = to + first * p->width;
+    if (left + reach > p->w.size || end < first || (p->width == 1 && end - first < LANES))
+        end = first;
+    NAME(join_edge)(p, r, row, 0, first, to);
+    if (p->width == 1 && stride == 2 && end > first)
+        NAME(join_seconds)(p->take, p->w.kernel, from, inner, inner + p->twin, end - first);
+    else if (step == p->width && end > first)
+        NAME(join)(p->take, 1, p->w.kernel, from, p->tap_w, 0, 1, 0, inner, inner + p->twin, (end - first) * p->width, 1);
+    else
+        for (ptrdiff_t j = first; j < end; j++, from += step, inner += p->width)
+            NAME(join)(p->take, 1, p->w.kernel, from, p->tap_w, 0, 1, 0, inner, inner + p->twin, r->channels, 1);
+    NAME(join_edge)(p, r, row, end, r->columns, to);
+}
+
 /* For each row of the region's cells what each window takes of it. */
 static void NAME(pool_rows)(const Pool *p, const NAME(Part) *r, T *lines, T *held)
 {
-    const ptrdiff_t all = (r->rows - 1) * p->h.stride + p->h.reach;
+    const ptrdiff_t all = (r->rows - 1) * p->h.stride + p->h.reach, top = r->row * p->h.stride - p->h.before;
+    const T *image = (const T *)p->x + r->image * p->x_at.image + r->channel * p->x_at.channel;
     for (ptrdiff_t row = 0; row < all; row += p->group) {
         const ptrdiff_t rows = NAME(clip)(all - row, p->group);
         T *to = held + row * p->held;
-        NAME(pool_lines)(p, r, r->row * p->h.stride - p->h.before + row, rows, lines);
+        if (p->in_place) {
+            const ptrdiff_t h = top + row;
+            if (h < 0 || h >= p->h.size)
+                NAME(fill)(to, p->take == TAKE_SUM ? 0 : -(T)INFINITY, p->held);
+            else
+                NAME(join_in_place)(p, r, image + h * p->x_at.row, to);
+            continue;
+        }
+        NAME(pool_lines)(p, r, top + row, rows, lines);
         if (!p->doubled_w) {
-            NAME(join)(p->take, 1, p->w.kernel, lines, p->tap_w, 1, p->twin, to, rows * p->line);
+            NAME(join)(p->take, 1, p->w.kernel, lines, p->tap_w, 0, 1, 0, to, to + p->twin, rows * p->line, 0);
             continue;
         }
         T *total = lines + p->phase;
@@ -237,7 +397,7 @@ static void NAME(pool_rows)(const Pool *p, const NAME(Part) *r, T *lines, T *hel
             NAME(lay_cells)(to, p->width, 1, total, p->w.stride * p->width, 1, p->width, r->columns);
             if (p->take == TAKE_PLACE)
                 NAME(lay_cells)(to + p->twin, p->width, 1, total + p->twin, p->w.stride * p->width, 1, p->width,
-                                 r->columns);
+                                r->columns);
         }
     }
 }
@@ -283,29 +443,41 @@ static void NAME(put_places)(const Pool *p, const NAME(Part) *r, ptrdiff_t row, 
     }
 }
 
-/* One row of outputs from the scratch to where it belongs. */
-static void NAME(put_outputs)(const Pool *p, const NAME(Part) *r, ptrdiff_t row, T *out, const T *divisors)
+/* What each column of outputs is divided by, for each channel of a cell. */
+static void NAME(pool_divisors)(const Pool *p, ptrdiff_t column, ptrdiff_t columns, T *divisors)
 {
-    const Places *y = &p->y_at;
-    if (p->take == TAKE_SUM) {
-        const T count = (T)p->rows[r->row + row];
-        for (ptrdiff_t i = 0; i < r->columns * p->width; i++)
-            out[i] /= count * divisors[i];
-    }
-    NAME(lay_cells)((T *)p->y + r->image * y->image + r->channel * y->channel + (r->row + row) * y->row +
-                         r->column * y->cell,
-                     y->cell, y->channel, out, p->width, 1, r->channels, r->columns);
-    if (p->take == TAKE_PLACE) {
-        NAME(mend_places)(p, r, row, out, (INTEGER *)(out + p->twin));
-        NAME(put_places)(p, r, row, (const INTEGER *)(out + p->twin));
-    }
+    if (p->take == TAKE_SUM)
+        for (ptrdiff_t j = 0; j < columns; j++)
+            NAME(fill)(divisors + j * p->width, (T)p->columns[column + j], p->width);
 }
 
-/* What each column of outputs is divided by, for each channel of a cell. */
-static void NAME(pool_divisors)(const Pool *p, const NAME(Part) *r, T *divisors)
+static void NAME(divide)(T *restrict numbers, T count, const T *restrict divisors, ptrdiff_t size)
 {
-    for (ptrdiff_t j = 0; j < r->columns; j++)
-        NAME(fill)(divisors + j * p->width, (T)p->columns[r->column + j], p->width);
+    for (ptrdiff_t i = 0; i < size; i++)
+        numbers[i] /= count * divisors[i];
+}
+
+/* One row of outputs, from `held`: joined where it belongs if that is in one piece, else in the scratch, or (ready) there
+   already. */
+static void NAME(put_outputs)(const Pool *p, const NAME(Part) *r, ptrdiff_t row, int ready, const T *held, T *out,
+                              const T *divisors)
+{
+    const Places *at = &p->y_at;
+    const ptrdiff_t size = r->columns * p->width;
+    const int whole = at->cell == p->width && at->channel == 1 && r->channels == p->width;
+    T *y = (T *)p->y + r->image * at->image + r->channel * at->channel + (r->row + row) * at->row +
+           r->column * at->cell;
+    T *to = (p->width == 1 ? at->cell == 1 : whole) && !ready && size >= LANES ? y : out;
+    if (!ready)
+        NAME(join)(p->take, 0, p->h.kernel, held, p->tap_h, 0, p->w.kernel, p->twin, to, out + p->twin, size, to == y);
+    if (p->take == TAKE_SUM)
+        NAME(divide)(to, (T)p->rows[r->row + row], divisors, size);
+    if (to != y)
+        NAME(lay_cells)(y, at->cell, at->channel, out, p->width, 1, r->channels, r->columns);
+    if (p->take == TAKE_PLACE) {
+        NAME(mend_places)(p, r, row, to, (INTEGER *)(out + p->twin));
+        NAME(put_places)(p, r, row, (const INTEGER *)(out + p->twin));
+    }
 }
 
 static void NAME(pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
@@ -313,33 +485,47 @@ static void NAME(pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scra
     T *lines = scratch, *held = lines + p->held_at, *out = lines + p->out_at, *divisors = lines + p->divisors_at;
     for (; first < end; first++) {
         const NAME(Part) r = NAME(part)(p, first);
+        const int together = p->doubled_h || (p->h.stride == 1 && r.columns * p->width < 2 * LANES);
         const ptrdiff_t step = p->doubled_h ? p->h.stride * p->held : p->held;
         NAME(pool_rows)(p, &r, lines, held);
         if (p->doubled_h)
             NAME(join_by_doubling)(p->take, p->h.kernel, held, p->h.dilation * p->held, p->w.kernel, p->twin, out,
                                    ((r.rows - 1) * p->h.stride + p->h.reach) * p->held);
-        else if (p->h.stride == 1)
-            NAME(join)(p->take, 0, p->h.kernel, held, p->tap_h, p->w.kernel, p->twin, out, r.rows * p->held);
-        else
-            for (ptrdiff_t i = 0; i < r.rows; i++)
-                NAME(join)(p->take, 0, p->h.kernel, held + i * p->h.stride * p->held, p->tap_h, p->w.kernel, p->twin,
-                           out + i * p->held, r.columns * p->width);
-        if (p->take == TAKE_SUM)
-            NAME(pool_divisors)(p, &r, divisors);
+        else if (together)
+            NAME(join)(p->take, 0, p->h.kernel, held, p->tap_h, 0, p->w.kernel, p->twin, out, out + p->twin,
+                       r.rows * p->held, 0);
+        NAME(pool_divisors)(p, r.column, r.columns, divisors);
         for (ptrdiff_t i = 0; i < r.rows; i++)
-            NAME(put_outputs)(p, &r, i, out + i * step, divisors);
+            NAME(put_outputs)(p, &r, i, together, held + i * p->h.stride * p->held, out + i * step, divisors);
     }
 }
 
 /* ---------------------------------------------------------------------------------------------------- backward */
 
+/* Bytes of `columns` outputs as numbers of the scratch. */
+static void NAME(get_places)(const Pool *p, const NAME(Part) *r, ptrdiff_t row, ptrdiff_t column, ptrdiff_t columns,
+                             INTEGER *restrict to)
+{
+    const Places *at = &p->place_at;
+    const unsigned char *bytes = p->bytes + r->image * at->image + r->channel * at->channel + row * at->row +
+                                 column * at->cell;
+    if (at->cell == p->width && r->channels == p->width)
+        for (ptrdiff_t i = 0; i < columns * p->width; i++)
+            to[i] = bytes[i];
+    else
+        for (ptrdiff_t j = 0; j < columns; j++)
+            for (ptrdiff_t c = 0; c < r->channels; c++)
+                to[j * p->width + c] = bytes[j * at->cell + c * at->channel];
+}
+
 /* The gradients of outputs that a region of cells was seen by, 0 where there are none; divided by their counts, or with
    their places. */
-static void NAME(gradient_lines)(const Pool *p, const NAME(Part) *r, T *lines)
+static void NAME(gradient_lines)(const Pool *p, const NAME(Part) *r, T *lines, T *divisors)
 {
-    const Places *y = &p->y_at, *at = &p->place_at;
+    const Places *y = &p->y_at;
     const ptrdiff_t column = r->column - (p->w.cells - p->w.block);
     const ptrdiff_t first = NAME(clip)(-column, p->w.cells), end = NAME(clip)(p->w.output - column, p->w.cells);
+    NAME(pool_divisors)(p, column + first, end - first, divisors + first * p->width);
     for (ptrdiff_t i = 0; i < r->rows + p->h.cells - p->h.block; i++, lines += p->line) {
         const ptrdiff_t row = r->row - (p->h.cells - p->h.block) + i;
         if (row < 0 || row >= p->h.output) {
@@ -352,24 +538,16 @@ static void NAME(gradient_lines)(const Pool *p, const NAME(Part) *r, T *lines)
                              (column + first) * y->cell,
                          y->cell, y->channel, r->channels, end - first);
         NAME(fill)(lines + end * p->width, 0, p->line - end * p->width);
-        for (ptrdiff_t j = first; j < end; j++) {
-            T *cell = lines + j * p->width;
-            if (p->take == TAKE_SUM) {
-                const T count = (T)p->rows[row] * (T)p->columns[column + j];
-                for (ptrdiff_t c = 0; c < r->channels; c++)
-                    cell[c] /= count;
-                continue;
-            }
-            const unsigned char *bytes = p->bytes + r->image * at->image + r->channel * at->channel + row * at->row +
-                                         (column + j) * at->cell;
-            for (ptrdiff_t c = 0; c < r->channels; c++)
-                ((INTEGER *)(cell + p->twin))[c] = bytes[c * at->channel];
-        }
+        if (p->take == TAKE_SUM)
+            NAME(divide)(lines + first * p->width, (T)p->rows[row], divisors + first * p->width,
+                         (end - first) * p->width);
+        else
+            NAME(get_places)(p, r, row, column + first, end - first, (INTEGER *)(lines + p->twin) + first * p->width);
     }
 }
 
 /* to[i] = the sum of from[offset[e] + i] over those e whose tap is the place there. */
-static void NAME(select_taps)(const T *from, ptrdiff_t twin, ptrdiff_t taps, const ptrdiff_t *offset,
+ALWAYS void NAME(select_taps)(const T *from, ptrdiff_t twin, const ptrdiff_t taps, const ptrdiff_t *offset,
                               const ptrdiff_t *tap, T *to, ptrdiff_t count)
 {
     for (ptrdiff_t i = 0; i < count; i += LANES) {
@@ -408,13 +586,13 @@ static void NAME(gradient_phases)(const Pool *p, const NAME(Part) *r, ptrdiff_t 
 {
     const ptrdiff_t first = p->first_h[phase], taps = p->first_h[phase + 1] - first, count = r->rows * p->line;
     if (p->take == TAKE_SUM && taps)
-        NAME(join)(TAKE_SUM, 1, taps, lines, p->tap_h + first, 0, 0, columns, count);
+        NAME(join)(TAKE_SUM, 1, taps, lines, p->tap_h + first, 0, 0, 0, columns, columns, count, 0);
     for (ptrdiff_t other = 0; other < p->w.stride; other++, phases += p->phase) {
         const ptrdiff_t first_w = p->first_w[other], taps_w = p->first_w[other + 1] - first_w;
         if (taps * taps_w == 0)
             NAME(fill)(phases, 0, count);
         else if (p->take == TAKE_SUM)
-            NAME(join)(TAKE_SUM, 1, taps_w, columns, p->tap_w + first_w, 0, 0, phases, count);
+            NAME(join)(TAKE_SUM, 1, taps_w, columns, p->tap_w + first_w, 0, 0, 0, phases, phases, count, 0);
         else {
             ptrdiff_t offset[MOST_SELECTED], tap[MOST_SELECTED];
             for (ptrdiff_t i = 0; i < taps; i++)
@@ -422,7 +600,10 @@ static void NAME(gradient_phases)(const Pool *p, const NAME(Part) *r, ptrdiff_t 
                     offset[i * taps_w + j] = p->tap_h[first + i] + p->tap_w[first_w + j];
                     tap[i * taps_w + j] = p->of_h[first + i] * p->w.kernel + p->of_w[first_w + j];
                 }
-            NAME(select_taps)(lines, p->twin, taps * taps_w, offset, tap, phases, count);
+            if (taps * taps_w == 1)
+                NAME(select_taps)(lines, p->twin, 1, offset, tap, phases, count);
+            else
+                NAME(select_taps)(lines, p->twin, taps * taps_w, offset, tap, phases, count);
         }
     }
 }
@@ -434,10 +615,10 @@ static void NAME(gradient_phases)(const Pool *p, const NAME(Part) *r, ptrdiff_t 
          for vector, for kh, kw                                                                                     */
 static void NAME(pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
 {
-    T *lines = scratch, *columns = lines + p->held_at, *phases = lines + p->out_at;
+    T *lines = scratch, *columns = lines + p->held_at, *phases = lines + p->out_at, *divisors = lines + p->divisors_at;
     for (; first < end; first++) {
         const NAME(Part) r = NAME(part)(p, first);
-        NAME(gradient_lines)(p, &r, lines);
+        NAME(gradient_lines)(p, &r, lines, divisors);
         for (ptrdiff_t phase = 0; phase < p->h.stride; phase++) {
             NAME(gradient_phases)(p, &r, phase, lines, columns, phases);
             for (ptrdiff_t i = 0; i < r.rows; i++) {
@@ -471,9 +652,9 @@ static void NAME(share_out)(const Pool *p, int ties, const T *cells, ptrdiff_t t
     }
 }
 
-/* dx scattered from rows of dy to the places of maxima, or to all cells equal to them, in one block of channels of an
-   image. A place outside of the image, which no forward pass leaves there, gets nothing. */
-static void NAME(pool_scatter)(const Pool *p, int ties, ptrdiff_t block, ptrdiff_t row, ptrdiff_t end_row)
+/* dx, cleared before if it is to be (zero), scattered to from rows of dy: to the places of maxima, or to all cells equal
+   to them, in one block of channels of an image. A place outside of the image, which no forward pass leaves there, gets nothing. */
+static void NAME(pool_scatter)(const Pool *p, int ties, int zero, ptrdiff_t block, ptrdiff_t row, ptrdiff_t end_row)
 {
     const ptrdiff_t n = block / p->blocks, channel = block % p->blocks * p->width;
     const ptrdiff_t channels = NAME(clip)(p->channels - channel, p->width);
@@ -481,6 +662,11 @@ static void NAME(pool_scatter)(const Pool *p, int ties, ptrdiff_t block, ptrdiff
     T *dx = (T *)p->x + n * x->image + channel * x->channel;
     const T *dy = (const T *)p->y + n * y->image + channel * y->channel;
     const T *cells = (const T *)p->seen + n * seen->image + channel * seen->channel;
+    if (zero && x->cell == channels)
+        memset(dx, 0, x->rows * x->columns * channels * sizeof(T));
+    else if (zero)
+        for (ptrdiff_t q = 0; q < x->rows * x->columns; q++)
+            memset(dx + q * x->cell, 0, channels * sizeof(T));
     for (; row < end_row; row++)
         for (ptrdiff_t column = 0; column < p->w.output; column++) {
             const ptrdiff_t top = row * p->h.stride - p->h.before, left = column * p->w.stride - p->w.before;
