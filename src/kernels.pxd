@@ -153,8 +153,8 @@ cdef extern from "simd/kernels.h" nogil:
                              Py_ssize_t end_row) noexcept nogil
         void (*channel_maxima)(const Places *p, const void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
                                void *best, int64_t *place) noexcept nogil
-        void (*channel_fill)(const Places *p, void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
-                             const void *numbers) noexcept nogil
+        void (*channel_fill)(const Places *p, bint by_pixels, void *image, Py_ssize_t q0, Py_ssize_t count,
+                             Py_ssize_t C, const void *numbers) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

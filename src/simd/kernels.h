@@ -223,7 +223,7 @@ typedef struct {
        there, the image being contiguous. */
     void (*channel_maxima)(const Places *p, const void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, void *best,
                            int64_t *place);
-    void (*channel_fill)(const Places *p, void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
+    void (*channel_fill)(const Places *p, int by_pixels, void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
                          const void *numbers);
 } Kernels;
 

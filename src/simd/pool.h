@@ -662,11 +662,11 @@ static void NAME(pool_scatter)(const Pool *p, int ties, int zero, ptrdiff_t bloc
     T *dx = (T *)p->x + n * x->image + channel * x->channel;
     const T *dy = (const T *)p->y + n * y->image + channel * y->channel;
     const T *cells = (const T *)p->seen + n * seen->image + channel * seen->channel;
-    if (zero && x->cell == channels)
+    if (zero && (p->width == 1 || channels == p->channels)) /* a plane, or all channels: in one piece */
         memset(dx, 0, x->rows * x->columns * channels * sizeof(T));
     else if (zero)
         for (ptrdiff_t q = 0; q < x->rows * x->columns; q++)
-            memset(dx + q * x->cell, 0, channels * sizeof(T));
+            memset(dx + q / x->columns * x->row + q % x->columns * x->cell, 0, channels * sizeof(T));
     for (; row < end_row; row++)
         for (ptrdiff_t column = 0; column < p->w.output; column++) {
             const ptrdiff_t top = row * p->h.stride - p->h.before, left = column * p->w.stride - p->w.before;
@@ -770,13 +770,13 @@ static void NAME(channel_maxima)(const Places *p, const void *image, ptrdiff_t q
 }
 
 /* Places q0 to q0 + count - 1 of each of C channels of a contiguous image set to one number a channel. */
-static void NAME(channel_fill)(const Places *p, void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
-                               const void *numbers)
+static void NAME(channel_fill)(const Places *p, int by_pixels, void *image, ptrdiff_t q0, ptrdiff_t count,
+                               ptrdiff_t C, const void *numbers)
 {
-    if (p->channel == 1 && C > 1)
+    if (by_pixels)
         for (ptrdiff_t q = q0; q < q0 + count; q++)
-            NAME(copy)((T *)image + q * p->cell, numbers, C);
+            NAME(copy)((T *)image + q / p->columns * p->row + q % p->columns * p->cell, numbers, C);
     else
         for (ptrdiff_t c = 0; c < C; c++)
-            NAME(fill)((T *)image + c * p->channel + q0 * p->cell, ((const T *)numbers)[c], count);
+            NAME(fill)((T *)image + c * p->channel + q0, ((const T *)numbers)[c], count);
 }
