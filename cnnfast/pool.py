@@ -189,7 +189,7 @@ def max_pool2d_forward(
     """
     x = float_array("x", x, 4)
     options = kernel_size, stride, padding, dilation
-    window, chosen, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    window, chosen, _ = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
     return _max_pool_forward(x, window, layout, chosen)
 
 
@@ -327,7 +327,7 @@ def avg_pool2d_forward(
     boolean("count_include_pad", count_include_pad)
     x = float_array("x", x, 4)
     options = kernel_size, stride, padding, dilation
-    window, chosen, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    window, chosen, _ = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
     return _avg_pool_forward(x, window, layout, chosen, count_include_pad)
 
 
@@ -510,9 +510,7 @@ def global_avg_pool2d_backward(dy: npt.ArrayLike, cache: AvgPool2dCache) -> Floa
     return avg_pool2d_backward(dy.reshape(cache.y_shape), cache)
 
 
-def _whole_image(
-    x: npt.ArrayLike, layout: str
-) -> tuple[FloatArray, Window, str, PoolAlgorithm]:
+def _whole_image(x: npt.ArrayLike, layout: str) -> tuple[FloatArray, Window, str, PoolAlgorithm]:
     """Return x as a float array, one window as large as its images, and how it is pooled."""
     check_choice("layout", layout, LAYOUTS)
     x = float_array("x", x, 4)
