@@ -16,6 +16,7 @@ MODULES = {  # name: its sources in C
     "im2col": [],
     "naive": [],
     "norm": [],
+    "pool": [],
     "tiled": [],
     "windows": [],
     "winograd": [],

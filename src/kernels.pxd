@@ -1,5 +1,7 @@
 # What Cython needs to know of simd/kernels.h and threads.h.
 
+from libc.stdint cimport int64_t
+
 cdef extern from "simd/kernels.h" nogil:
     enum: MOST_OUTPUTS
 
@@ -66,6 +68,7 @@ cdef extern from "simd/kernels.h" nogil:
         const Py_ssize_t *source
         const Py_ssize_t *count
         Py_ssize_t out_width, source_size, out_size
+
     ctypedef struct Cells:
         void *data
         Py_ssize_t top, bottom, left, right, row, cell
@@ -84,6 +87,42 @@ cdef extern from "simd/kernels.h" nogil:
         const double *factor
         const double *shift
         const double *dy_factor
+
+    enum: TAKE_MAX
+    enum: TAKE_PLACE
+    enum: TAKE_SUM
+    enum: TIES_FIRST
+    enum: TIES_ALL
+    enum: TIES_SPLIT
+    enum: MOST_SELECTED
+
+    ctypedef struct Slide:
+        Py_ssize_t size, kernel, output, stride, before, dilation, reach, first, all, block, blocks, cells
+
+    ctypedef struct Pool:
+        int take
+        bint doubled_h, doubled_w, in_place
+        Slide h, w
+        Py_ssize_t channels, width, blocks
+        void *x
+        void *y
+        Places x_at, y_at, place_at, seen_at
+        unsigned char *bytes
+        int64_t *indices
+        const Py_ssize_t *index
+        const Py_ssize_t *place_h
+        const Py_ssize_t *place_w
+        const void *seen
+        const double *rows
+        const double *columns
+        Py_ssize_t phases, group, line, phase, held, held_at, out_at, divisors_at, twin
+        const Py_ssize_t *residue
+        const Py_ssize_t *tap_h
+        const Py_ssize_t *tap_w
+        const Py_ssize_t *first_h
+        const Py_ssize_t *first_w
+        const Py_ssize_t *of_h
+        const Py_ssize_t *of_w
 
     ctypedef struct Kernels:
         int MR, NR, lanes
@@ -127,6 +166,14 @@ cdef extern from "simd/kernels.h" nogil:
         void (*norm_sums)(const Norm *g, Py_ssize_t q, Py_ssize_t end, Py_ssize_t c0, Py_ssize_t c1, double *sums,
                           double *products) noexcept nogil
         void (*norm_scale)(const Norm *g, Py_ssize_t q, Py_ssize_t end, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
+        void (*pool)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
+        void (*pool_gradient)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
+        void (*pool_scatter)(const Pool *p, int ties, bint zero, Py_ssize_t block, Py_ssize_t row,
+                             Py_ssize_t end_row) noexcept nogil
+        void (*channel_maxima)(const Places *p, const void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
+                               void *best, int64_t *place) noexcept nogil
+        void (*channel_fill)(const Places *p, bint by_pixels, void *image, Py_ssize_t q0, Py_ssize_t count,
+                             Py_ssize_t C, const void *numbers) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

@@ -109,7 +109,8 @@ GIANT = np.broadcast_to(ONE, (1, 1, 50_000, 50_000))
         lambda: cnnfast.global_avg_pool2d(GIANT),
         lambda: cnnfast.global_max_pool2d(GIANT),
         lambda: cnnfast.group_norm(GIANT[..., :20_000], ONE.ravel(), ONE.ravel(), 1),
-        lambda: cnnfast.max_pool2d(GIANT[..., :2000, :2000], 31, stride=1),
+        lambda: cnnfast.max_pool2d(GIANT[..., :2000, :2000], 31, stride=1, algorithm="naive"),
+        lambda: cnnfast.avg_pool2d(GIANT[..., :30_000, :30_000], 31, stride=15),
         lambda: cnnfast.conv2d(
             GIANT[..., :2000, :2000], np.ones((1, 1, 31, 31), np.float32), algorithm="naive"
         ),

@@ -19,12 +19,12 @@ PACKAGE = Path(cnnfast.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MAY_IMPORT = {  # module: the modules of the package that it may import
     "conv": {"algorithms", "geometry", "arrays", "_naive"},
-    "pool": {"algorithms", "geometry", "arrays", "_naive"},
+    "pool": {"algorithms", "geometry", "arrays"},
     "norm": {"geometry", "arrays", "_norm"},
     "columns": {"geometry", "arrays", "threads", "_im2col"},
     "linear": {"conv", "algorithms", "geometry", "arrays"},
     "algorithms": {
-        *("geometry", "arrays", "_naive", "_im2col", "_tiled", "_depthwise", "_winograd"),
+        *("geometry", "arrays", "_naive", "_im2col", "_tiled", "_depthwise", "_winograd", "_pool"),
     },
     "arrays": {"geometry"},
     "geometry": set(),

@@ -5,6 +5,7 @@
 #define CNNFAST_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* A (M x K) of a product: element (m, k) is at data + m / MR * tile + m % MR * row + k * step. Either row or step is 1:
    packed tiles of MR rows, or a matrix in place. Or, where there are places, it is at data + place[m] + offset[k]. */
@@ -136,6 +137,44 @@ typedef struct {
     const double *center, *unit, *factor, *shift, *dy_factor;
 } Norm;
 
+/* What a pool takes of the numbers in a window: the largest (NaN above all), that and its place, or the sum; and which of
+   equal maxima get the gradient. */
+enum { TAKE_MAX, TAKE_PLACE, TAKE_SUM };
+enum { TIES_FIRST, TIES_ALL, TIES_SPLIT };
+
+/* How windows slide along one axis. Regions are cut, `block` by `block` into `blocks`, from the `all` outputs; or for the
+   gradient from the `all` strides of cells that begin with number `first`, of which there are `cells` in the scratch. */
+typedef struct {
+    ptrdiff_t size, kernel, output, stride, before, dilation, reach;
+    ptrdiff_t first, all, block, blocks, cells;
+} Slide;
+
+enum { MOST_SELECTED = 16 }; /* taps of a window whose gradient is gathered by comparing places */
+
+typedef struct {
+    int take, doubled_h, doubled_w; /* many taps are taken by doubling, and columns not cut into phases then */
+    int in_place; /* rows are joined where they are: they fill vectors, and have a stride of 1 or 2 or cells that do */
+    Slide h, w;
+    ptrdiff_t channels, width, blocks; /* C, in so many blocks of `width` (the last may be less) that make one cell */
+    void *x, *y; /* or dx and dy */
+    Places x_at, y_at;
+    unsigned char *bytes; /* of each maximum kh * KW + kw, or NULL; or else */
+    int64_t *indices; /* ih * W + iw */
+    Places place_at;
+    const ptrdiff_t *index; /* of the cell under tap kh * KW + kw */
+    const ptrdiff_t *place_h, *place_w; /* and its row and column; 256 of them */
+    const void *seen; /* x in the backward pass, for ties */
+    Places seen_at;
+    const double *rows, *columns; /* outputs of an average are divided by the product of their two */
+    /* Scratch, in numbers: `phases` times `group` lines of so many numbers, from phase to phase `phase`; columns of phase
+       i are those from residue[i] on. At held_at rows `held` numbers long, of which tap kh is tap_h[kh] further, as tap
+       kw is tap_w[kw] further in the lines; outputs, divisors; and the places of all these `twin` after them. */
+    ptrdiff_t phases, group, line, phase, held, held_at, out_at, divisors_at, twin;
+    const ptrdiff_t *residue, *tap_h, *tap_w;
+    /* Gradient: the taps of phase i, first_h[i] to first_h[i + 1] - 1 of tap_h, and which they are. */
+    const ptrdiff_t *first_h, *first_w, *of_h, *of_w;
+} Pool;
+
 typedef struct {
     int MR, NR, lanes; /* rows of a tile of C, and columns, in registers; numbers of a vector */
     /* C = or += A B, with bias and ReLU. */
@@ -197,6 +236,17 @@ typedef struct {
                       double *products);
     /* y = t * factor + shift, backward + dy * dy_factor. */
     void (*norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1);
+    /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells, gathered; */
+    void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
+    void (*pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
+    /* the gradient of some rows of outputs in a block of channels, added to where it belongs (zero: to 0); */
+    void (*pool_scatter)(const Pool *p, int ties, int zero, ptrdiff_t block, ptrdiff_t row, ptrdiff_t end_row);
+    /* and for places q0 to q0 + count - 1 of each of C channels of an image the first maximum, or a number to be put
+       there, the image being contiguous. */
+    void (*channel_maxima)(const Places *p, const void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, void *best,
+                           int64_t *place);
+    void (*channel_fill)(const Places *p, int by_pixels, void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
+                         const void *numbers);
 } Kernels;
 
 typedef struct {

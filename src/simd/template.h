@@ -3,7 +3,7 @@
    Here are vectors, and the table of what the files included below make of them. Uses the vector extensions of GCC and
    Clang; for other compilers (PLAIN_C) a vector is one number. Defined by who includes it: SET (name of the instruction
    set), VECTOR_BYTES, MR (rows of a tile), NV (vectors in a row of a tile), T and INTEGER (a number, and an integer of
-   its size), KIND (its name). */
+   its size), LANE_COUNT (LANES for the preprocessor, unless PLAIN_C), KIND (its name). */
 
 #define JOIN(a, b, c) a##_##b##_##c
 #define JOINED(a, b, c) JOIN(a, b, c)
@@ -24,9 +24,10 @@
 
 #if defined(PLAIN_C)
 typedef T Vector;
+typedef INTEGER Mask;
 #else
 typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES)));
+typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 #endif
 
 /* Numbers in double, where sums are long: a vector of them, and as many of type T. */
@@ -99,6 +100,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "norm.h"
 
+#include "pool.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -124,6 +127,11 @@ static const Kernels NAMED_TABLE = {
     NAME(winograd_weight_gradient),
     NAME(norm_sums),
     NAME(norm_scale),
+    NAME(pool),
+    NAME(pool_gradient),
+    NAME(pool_scatter),
+    NAME(channel_maxima),
+    NAME(channel_fill),
 };
 
 #undef NAMED_TABLE
