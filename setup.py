@@ -16,6 +16,7 @@ MODULES = {  # name: its sources in C
     "im2col": [],
     "naive": [],
     "norm": [],
+    "pool": [],
     "tiled": [],
     "windows": [],
     "winograd": [],
@@ -31,7 +32,10 @@ DIRECTIVES = {
 }
 
 # -g0: debug information would be nine tenths of the package
-COMPILE_ARGS = ["/O2", "/std:c11"] if sys.platform == "win32" else ["-O3", "-g0", "-funroll-loops"]
+# -falign-loops: a loop of the product that begins amid a cache line is up to 8 % slower
+COMPILE_ARGS = ["-O3", "-g0", "-funroll-loops", "-falign-loops=64"]
+if sys.platform == "win32":
+    COMPILE_ARGS = ["/O2", "/std:c11"]
 
 setup(
     ext_modules=cythonize(

@@ -1,4 +1,4 @@
-"""Convolution in the manner of CS231n's fast layers: NumPy strides and one matrix product.
+"""Layers in the manner of CS231n's fast ones: NumPy strides, reshapes and one matrix product.
 
 The windows of all images are seen through one strided view, copied once into a matrix whose
 columns are the windows, and multiplied by the filters in a single product. The columns are kept
@@ -9,6 +9,9 @@ the image one kernel tap at a time, gives dx. There is no compiled code here but
 
 Valid for NCHW, one stride and one zero padding for both directions, without groups or dilation;
 any dtype. The columns hold KH*KW/stride**2 times the memory of x, as long as the cache lives.
+
+Max pooling by windows that tile the image is a reshape to (N, C, OH, size, OW, size) and a maximum
+over two of its axes; backward compares the windows with their maxima, and lets equal ones share.
 """
 
 from __future__ import annotations
@@ -84,3 +87,30 @@ def fold(
             rows, cells = np.s_[kh : kh + stride * OH : stride, kw : kw + stride * OW : stride]
             x_pad[:, :, rows, cells] += taps[:, kh, kw]
     return x_pad[:, :, padding : padding + H, padding : padding + W].transpose(1, 0, 2, 3)
+
+
+class PoolCache(NamedTuple):
+    """What the backward pass of pooling needs: the windows and their maxima."""
+
+    windows: Array
+    y: Array
+
+
+def max_pool_forward(x: Array, size: int) -> tuple[Array, PoolCache]:
+    """Max pooling by square windows that tile x; returns y and the cache."""
+    N, C, H, W = x.shape
+    windows = x.reshape(N, C, H // size, size, W // size, size)
+    y = windows.max(axis=3).max(axis=4)
+    return y, PoolCache(windows, y)
+
+
+def max_pool_backward(dy: Array, cache: PoolCache) -> Array:
+    """Gradient dx of max pooling; equal maxima of a window share it."""
+    windows, y = cache
+    is_largest = windows == y[:, :, :, None, :, None]
+    spread = np.broadcast_to(dy[:, :, :, None, :, None], windows.shape)
+    dx = np.zeros_like(windows)
+    dx[is_largest] = spread[is_largest]
+    dx /= is_largest.sum(axis=(3, 5), keepdims=True)
+    N, C, OH, size, OW, _ = windows.shape
+    return dx.reshape(N, C, OH * size, OW * size)

@@ -10,7 +10,9 @@ LeCun et al. 1998 (LeNet, with the filter counts of the usual MNIST tutorials); 
 Zisserman, arXiv:1409.1556 (VGG-16); He et al., arXiv:1512.03385 (ResNet-50, with the stride in the
 3x3 as most libraries have it); Howard et al., arXiv:1704.04861 (MobileNet); Xie et al.,
 arXiv:1611.05431 (ResNeXt); Chen et al., arXiv:1606.00915 (DeepLab); Iandola et al.,
-arXiv:1602.07360 (SqueezeNet); He et al., arXiv:1812.01187 (ResNet-50-D).
+arXiv:1602.07360 (SqueezeNet); He et al., arXiv:1812.01187 (ResNet-50-D); Szegedy et al.,
+arXiv:1409.4842 (GoogLeNet) and arXiv:1512.00567 (Inception v3); Huang et al., arXiv:1903.08589
+(YOLOv3-SPP).
 """
 
 from __future__ import annotations
@@ -295,8 +297,20 @@ NETWORK_POOLS = (
     Pool("resnet50-pool",    16,  64, 112, 112, kernel=3, stride=2, padding=1, source="ResNet-50"),
     Pool("squeezenet-pool",  16,  96, 109, 109, kernel=3, stride=2, ceil_mode=True,
          source="SqueezeNet"),
+    Pool("lenet-pool2",      64,  16,  10,  10, kernel=2, stride=2, source="LeNet"),
+    Pool("cifar-pool",       64,  32,  32,  32, kernel=2, stride=2,
+         source="a VGG-like network on CIFAR-10"),
+    Pool("googlenet-3a",     16, 192,  28,  28, kernel=3, stride=1, padding=1, source="GoogLeNet"),
+    Pool("yolo-spp-5",        4, 512,  19,  19, kernel=5, stride=1, padding=2, source="YOLOv3-SPP"),
+    Pool("yolo-spp-13",       4, 512,  19,  19, kernel=13, stride=1, padding=6,
+         source="YOLOv3-SPP"),
     Pool("resnet50d-avg",    16, 256,  56,  56, kernel=2, stride=2, kind="avg",
          source="ResNet-50-D"),
+    Pool("inception-avg",    16, 192,  28,  28, kernel=3, stride=1, padding=1, kind="avg",
+         source="Inception v3"),
+    Pool("resnet18-global",  16, 512,   7,   7, kernel=7, stride=7, kind="avg", source="ResNet-18"),
+    Pool("mobilenet-global", 16, 1024,  7,   7, kernel=7, stride=7, kind="avg",
+         source="MobileNet v1"),
 )
 # fmt: on
 
@@ -310,3 +324,20 @@ _SPAN = (
     "|resnet50-2-expand-1x1|resnet50-stem|mobilenet-dw-112"
 )
 CORE = tuple(select(CONVS, f"^({_SPAN})$"))
+
+# Behind which a norm stands, and whose windows become columns: all kinds of sizes.
+NORMED = tuple(
+    select(
+        CONVS,
+        "^(cs231n-threelayer|lenet-conv2|cifar-3x3|resnet50-stem|resnet50-2-3x3"
+        "|resnet50-4-3x3|resnet50-5-3x3|mobilenet-dw-112)$",
+    )
+)
+UNFOLDED = (
+    *select(
+        CONVS,
+        "^(cs231n-fast|cs231n-threelayer|lenet-conv2|deeplearning-ai|vgg16-1_1|resnet50-stem"
+        "|resnet50-2-first-1x1|resnet50-2-3x3|resnet50-5-3x3-s2)$",
+    ),
+    Layer("alexnet-1", 16, 3, 227, 227, 96, 11, 11, stride=4, source="AlexNet"),
+)

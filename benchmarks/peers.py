@@ -9,8 +9,8 @@ kernel alone, times the number of threads.
                                [--direction backward] [--layers PATTERN]
     python benchmarks/peers.py --all
 
-The second, in about a quarter of an hour, compares in every setting, and goes on to
-``neighbours.py``.
+The second, in about half an hour, compares in every setting, and goes on to ``neighbours.py`` and
+``memory_bound.py``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import comparison
 import layers
+import memory_bound
 import neighbours
 import numpy as np
 import rivals
@@ -79,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     for name, choices in (("dtype", DTYPES), ("layout", LAYOUTS), ("direction", DIRECTIONS)):
         parser.add_argument(f"--{name}", choices=choices, nargs="+", default=[choices[0]])
-    parser.add_argument("--all", action="store_true", help="every setting, and the neighbours")
+    parser.add_argument("--all", action="store_true", help="every setting and function")
     parser.add_argument("--layers", metavar="PATTERN", help="regular expression of layer names")
     parser.add_argument("--seconds", type=float, default=0.4, help="a layer and setting, about")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
@@ -115,6 +116,9 @@ def main() -> None:
     }
     if options.all:
         record["neighbours"] = neighbours.measure_all(options.threads, options.seconds, console)
+        record["memory-bound"] = memory_bound.measure_all(
+            options.threads, options.seconds / 2, console, options.layers
+        )
     console.print(comparison.summary(timed))
     if options.json:
         options.json.write_text(json.dumps(record, indent=1), encoding="utf-8")

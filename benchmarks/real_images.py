@@ -33,6 +33,12 @@ def images(x_shape: tuple[int, int, int, int], rng: np.random.Generator) -> Imag
     raise ValueError(f"no real images of {C} channels and {H} x {W} cells are at hand")
 
 
+def mnist() -> tuple[Images, NDArray[np.integer]]:
+    """All 5,000 MNIST digits, (5000, 1, 28, 28) between -0.5 and 0.5, and what they are."""
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 1, 28, 28) / 255 - 0.5, labels
+
+
 def photo_patches(N: int, H: int, W: int, rng: np.random.Generator) -> Images:
     """Patches from random places of the two photographs, in turn."""
     photos = _photos()
@@ -69,4 +75,4 @@ def _small_digits() -> Images:
 
 @functools.cache
 def _mnist_digits() -> Images:
-    return mnist_data()[0].reshape(-1, 1, 28, 28) / 255 - 0.5
+    return mnist()[0]

@@ -62,10 +62,12 @@ class Rival(NamedTuple):
     results: Callable[[Any], tuple[Array, ...]]  # of the call, as arrays in NCHW, for the check
 
 
-def cnnfast_rival(layer: Layer, arrays: Arrays, direction: str, layout: str) -> Rival:
-    """cnnfast in the layout asked for, algorithm "auto"."""
+def cnnfast_rival(
+    layer: Layer, arrays: Arrays, direction: str, layout: str, algorithm: str = "auto"
+) -> Rival:
+    """cnnfast in the layout asked for."""
     x, dy = (layers.as_layout(a, layout) for a in (arrays.x, arrays.dy))
-    options = {**layer.options, "layout": layout}
+    options = {**layer.options, "layout": layout, "algorithm": algorithm}
     order = (0, 1, 2, 3) if layout == "NCHW" else (0, 3, 1, 2)
     if direction == "forward":
         return Rival(
@@ -191,8 +193,8 @@ def check(layer: Layer, found: dict[str, Rival], tolerance: float) -> None:
 
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Equal thread counts, and torch in the mode in which it spends least on bookkeeping."""
+def threads(count: int, inference: bool = True) -> Iterator[None]:
+    """Equal thread counts, and torch, unless it is to learn, in the mode with least bookkeeping."""
     if not has("torch"):
         with timing.threads(count):
             yield
@@ -200,5 +202,5 @@ def threads(count: int) -> Iterator[None]:
     import torch
 
     torch.set_num_threads(count)
-    with timing.threads(count), torch.inference_mode():
+    with timing.threads(count), torch.inference_mode(inference):
         yield

@@ -11,6 +11,15 @@ order N, C, H, W:
   b)``, the transposed convolution;
 - ``gradients(conv, x, w, dy, dx, dw, db)`` sets dx, and adds to dw and db, what dy contributes;
   those of them that are None are left out.
+
+Those for pools have four around one window, on such views too:
+
+- ``max_pool(window, x, y, places)`` also tells where the maxima are, unless places is None: as
+  ``ih * W + iw`` in an array of int64, or as ``kh * KW + kw`` in one of bytes;
+- ``max_pool_gradient(window, x, dy, places, ties, dx)`` sets dx, from the places that forward left
+  in an array of dtype ``places(window)``, or from x again where that is None;
+- ``avg_pool(window, with_padding, layout, x, y)``, where the order of a sum may depend on the
+  layout but not on the strides; and ``avg_pool_gradient(window, with_padding, dy, dx)``.
 """
 
 from __future__ import annotations
@@ -23,7 +32,7 @@ from typing import Any, Generic, SupportsIndex, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import _depthwise, _im2col, _naive, _tiled, _winograd, geometry
+from . import _depthwise, _im2col, _naive, _pool, _tiled, _winograd, geometry
 from .arrays import DTYPES, LAYOUTS, FloatArray, FloatDtype, check_choice
 from .geometry import Convolution, IntPair, Padding, Window, shown
 
@@ -44,6 +53,8 @@ Gradients: TypeAlias = Callable[
     ],
     None,
 ]
+
+Places: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.int64]
 
 MOST_KEPT = 1024  # problems of a kind, a kilobyte each: more than a network has layers
 
@@ -78,6 +89,14 @@ class Algorithm(Candidate[Convolution]):
 @dataclass(frozen=True)
 class PoolAlgorithm(Candidate[Window]):
     """One way to pool."""
+
+    places: Callable[[Window], npt.DTypeLike]  # dtype of what forward leaves of maxima; or None
+    max_pool: Callable[[Window, FloatArray, FloatArray, Places | None], None]
+    max_pool_gradient: Callable[
+        [Window, FloatArray, FloatArray, Places | None, str, FloatArray], None
+    ]
+    avg_pool: Callable[[Window, bool, str, FloatArray, FloatArray], None]
+    avg_pool_gradient: Callable[[Window, bool, FloatArray, FloatArray], None]
 
 
 ALGORITHMS = (
@@ -124,7 +143,26 @@ ALGORITHMS = (
     ),
 )
 
-POOL_ALGORITHMS = (PoolAlgorithm("naive", _no_reason),)
+POOL_ALGORITHMS = (
+    PoolAlgorithm(
+        "rows",
+        _pool.why_not,
+        _pool.places,
+        _pool.max_pool,
+        _pool.max_pool_gradient,
+        _pool.avg_pool,
+        _pool.avg_pool_gradient,
+    ),
+    PoolAlgorithm(
+        "naive",
+        _no_reason,
+        _naive.places,
+        _naive.max_pool,
+        _naive.max_pool_gradient,
+        _naive.avg_pool,
+        _naive.avg_pool_gradient,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -240,8 +278,8 @@ def planned_pool(
     ceil_mode: bool,
     layout: str,
     algorithm: str,
-) -> tuple[Window, tuple[int, ...]]:
-    """Return the window that a pooling call asks for, and the shape of y.
+) -> tuple[Window, PoolAlgorithm, tuple[int, ...]]:
+    """Return the window that a pooling call asks for, the algorithm for it, and the shape of y.
 
     ``options`` are the kernel_size, stride, padding and dilation of `geometry.pool`.
     """
@@ -287,14 +325,14 @@ def _pool_plan(
     ceil_mode: bool,
     layout: str,
     algorithm: str,
-) -> tuple[Window, tuple[int, ...]]:
+) -> tuple[Window, PoolAlgorithm, tuple[int, ...]]:
     check_choice("layout", layout, LAYOUTS)
     N, C, height, width = geometry.in_nchw(layout, x_shape)
     window = geometry.pool((height, width), *options, ceil_mode=ceil_mode)
-    _first_able(POOL_ALGORITHMS, window, algorithm)
+    chosen = POOL_ALGORITHMS[_first_able(POOL_ALGORITHMS, window, algorithm)]
     y_shape = geometry.shape_in(layout, N, C, *window.output)
     geometry.check_bytes("the output", y_shape, dtype.itemsize)
-    return window, y_shape
+    return window, chosen, y_shape
 
 
 def _float_dtype(value: npt.DTypeLike) -> FloatDtype:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import SupportsIndex
 
-import numpy as np
 import numpy.typing as npt
 
 from . import _im2col, geometry
-from .arrays import FloatArray, check_shape, float_array
+from .arrays import FloatArray, check_shape, float_array, new_array, result
 from .geometry import IntPair, Padding
+from .threads import get_num_threads
 
 
 def im2col(
@@ -19,6 +19,7 @@ def im2col(
     stride: IntPair = 1,
     padding: Padding = 0,
     dilation: IntPair = 1,
+    out: FloatArray | None = None,
 ) -> FloatArray:
     """Copy every window of an image into a column.
 
@@ -34,6 +35,8 @@ def im2col(
         ``(KH, KW)``.
     stride, padding, dilation
         As for `conv2d`.
+    out : ndarray, optional
+        Where to put the columns.
 
     Returns
     -------
@@ -65,9 +68,10 @@ def im2col(
     window = geometry.columns(tuple(image), kernel_size, stride, padding, dilation)
     shape = _column_shape(N, C, window)
     geometry.check_bytes("the columns", shape, x.itemsize)
-    cols = np.empty(shape, x.dtype)
-    _im2col.columns_of(window, x, _by_channel(cols, C, window))
-    return cols
+    cols = new_array(shape, x.dtype) if out is None else result(out, shape, x.dtype, x=x)
+    if N:
+        _im2col.columns_of(window, x, _by_channel(cols, C, window), get_num_threads())
+    return cols if out is None else out
 
 
 def col2im(
@@ -78,6 +82,7 @@ def col2im(
     stride: IntPair = 1,
     padding: Padding = 0,
     dilation: IntPair = 1,
+    out: FloatArray | None = None,
 ) -> FloatArray:
     """Add columns back into images: the transpose of `im2col`.
 
@@ -93,6 +98,8 @@ def col2im(
         ``(H, W)`` of the images.
     kernel_size, stride, padding, dilation
         As for `im2col`.
+    out : ndarray, optional
+        Where to put the images; what is there does not count.
 
     Returns
     -------
@@ -120,10 +127,12 @@ def col2im(
         raise ValueError(f"cols must have C * {taps} rows (C * KH * KW), got shape {cols.shape}")
     C = rows // taps
     check_shape("cols", cols, _column_shape(N, C, window))
-    geometry.check_bytes("the output", (N, C, *image), cols.itemsize)
-    x = np.zeros((N, C, *image), cols.dtype)
-    _im2col.add_columns(window, _by_channel(cols, C, window), x)
-    return x
+    shape = (N, C, *image)
+    geometry.check_bytes("the output", shape, cols.itemsize)
+    x = new_array(shape, cols.dtype) if out is None else result(out, shape, cols.dtype, cols=cols)
+    if N:
+        _im2col.add_columns(window, _by_channel(cols, C, window), x, True, get_num_threads())
+    return x if out is None else out
 
 
 def _column_shape(N: int, C: int, window: geometry.Window) -> tuple[int, int, int]:

@@ -1,9 +1,7 @@
-"""Batch and group normalisation: check, allocate, call, and put the statistics of planes together.
+"""Batch and group normalisation: check, allocate, call; the passes over the data are in norm.pyx.
 
-The kernels of norm.pyx sum over planes ``x[n, c]``; here the sums of the planes that share a mean
-become one mean and one variance (in float64), and the three or four numbers per plane that the
-scaling needs. Sources: Ioffe and Szegedy, "Batch normalization",
-arXiv:1502.03167; Wu and He, "Group normalization", arXiv:1803.08494.
+Sources: Ioffe and Szegedy, "Batch normalization", arXiv:1502.03167; Wu and He, "Group
+normalization", arXiv:1803.08494.
 """
 
 from __future__ import annotations
@@ -27,12 +25,14 @@ from .arrays import (
     float_array,
     gradient,
     nchw,
+    new_array,
     parameter,
+    result,
     writable,
 )
 from .geometry import in_nchw, integer, shown
 
-PlaneArray: TypeAlias = npt.NDArray[np.float64]  # (N, C), or (1, C) where all images share them
+Numbers: TypeAlias = npt.NDArray[np.float64]  # (N, C), or (1, C) where all images share them
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class NormCache:
 
     x: FloatArray
     gamma: FloatArray
-    mean: PlaneArray
-    inverse_std: PlaneArray
+    mean: Numbers
+    inverse_std: Numbers
     groups: int | None  # None: statistics over the batch
     layout: str
 
@@ -67,6 +67,7 @@ def batch_norm2d(
     *,
     eps: float = 1e-5,
     layout: str = "NCHW",
+    out: FloatArray | None = None,
 ) -> FloatArray:
     """Normalise channels by running statistics: batch normalisation at inference.
 
@@ -82,6 +83,8 @@ def batch_norm2d(
         Added to the variance; positive.
     layout : {"NCHW", "NHWC"}
         Order of the dimensions of x and y.
+    out : ndarray, optional
+        Where to put y.
 
     Returns
     -------
@@ -108,10 +111,12 @@ def batch_norm2d(
     x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
     mean = parameter("running_mean", running_mean, gamma.shape, x)
     var = parameter("running_var", running_var, gamma.shape, x)
-    if not len(x):
-        return np.empty(x.shape, x.dtype)
-    factor = gamma / np.sqrt(var.astype(np.float64) + eps)
-    return _scaled(x, layout, mean, factor, beta)
+    inputs = {"gamma": gamma, "beta": beta, "running_mean": mean, "running_var": var}
+    y = _result(out, x, **inputs)
+    if len(x):
+        mean, var = (each[None].astype(np.float64) for each in (mean, var))
+        _normalize(x, gamma, beta, mean, 1 / np.sqrt(var + eps), layout, y)
+    return y if out is None else out
 
 
 @np.errstate(all="ignore")
@@ -165,8 +170,9 @@ def batch_norm2d_forward(
         raise ValueError(
             f"running_var needs at least two values per channel, got x of shape {x.shape}"
         )
-    mean, var = _statistics(x, layout, None)
-    y, inverse_std = _normalized(x, gamma, beta, mean, var, eps, layout)
+    mean, var, inverse_std = _norm.statistics(nchw(x, layout), layout == "NHWC", 0, eps)
+    y = new_array(x.shape, x.dtype)
+    _normalize(x, gamma, beta, mean, inverse_std, layout, y)
     if running:  # last, when nothing can fail any more
         running[0][...] += momentum * (mean[0] - running[0])
         running[1][...] += momentum * (var[0] * (count / (count - 1)) - running[1])
@@ -198,6 +204,7 @@ def batch_norm2d_backward(
     return _gradients(dy, cache)
 
 
+@np.errstate(all="ignore")
 def group_norm(
     x: npt.ArrayLike,
     gamma: npt.ArrayLike,
@@ -206,6 +213,7 @@ def group_norm(
     *,
     eps: float = 1e-5,
     layout: str = "NCHW",
+    out: FloatArray | None = None,
 ) -> FloatArray:
     """Normalise groups of channels, image by image.
 
@@ -224,6 +232,8 @@ def group_norm(
         Added to the variance; positive.
     layout : {"NCHW", "NHWC"}
         Order of the dimensions of x and y.
+    out : ndarray, optional
+        Where to put y.
 
     Returns
     -------
@@ -247,8 +257,12 @@ def group_norm(
     >>> cnnfast.group_norm(x, np.ones(4), np.zeros(4), 2, eps=1e-12).ravel()
     array([-1.,  1.,  0.,  0.])
     """
-    y, _ = group_norm_forward(x, gamma, beta, num_groups, eps=eps, layout=layout)
-    return y
+    x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
+    groups = _groups(num_groups, gamma)
+    mean, inverse_std = _statistics(x, layout, groups, eps)
+    y = _result(out, x, gamma=gamma, beta=beta)
+    _normalize(x, gamma, beta, mean, inverse_std, layout, y)
+    return y if out is None else out
 
 
 @np.errstate(all="ignore")
@@ -276,16 +290,10 @@ def group_norm_forward(
         For `group_norm_backward`.
     """
     x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
-    groups = integer("num_groups", num_groups, 1)
-    if gamma.size % groups:
-        raise ValueError(f"x has {gamma.size} channels, not divisible by num_groups {groups}")
-    if not len(x):
-        nothing = np.empty((0, gamma.size))
-        return np.empty(x.shape, x.dtype), GroupNormCache(
-            x, gamma, nothing, nothing, groups, layout
-        )
-    mean, var = _statistics(x, layout, groups)
-    y, inverse_std = _normalized(x, gamma, beta, mean, var, eps, layout)
+    groups = _groups(num_groups, gamma)
+    mean, inverse_std = _statistics(x, layout, groups, eps)
+    y = new_array(x.shape, x.dtype)
+    _normalize(x, gamma, beta, mean, inverse_std, layout, y)
     return y, GroupNormCache(x, gamma, mean, inverse_std, groups, layout)
 
 
@@ -325,6 +333,20 @@ def _operands(
     return x, gamma, parameter("beta", beta, (channels,), x), eps
 
 
+def _groups(num_groups: SupportsIndex, gamma: FloatArray) -> int:
+    groups = integer("num_groups", num_groups, 1)
+    if gamma.size % groups:
+        raise ValueError(f"x has {gamma.size} channels, not divisible by num_groups {groups}")
+    return groups
+
+
+def _result(out: FloatArray | None, x: FloatArray, **others: FloatArray) -> FloatArray:
+    """Return the array for y: a new one, or the caller's once it is known to be fit."""
+    if out is None:
+        return new_array(x.shape, x.dtype)
+    return result(out, x.shape, x.dtype, x=x, **others)
+
+
 def _real(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
@@ -356,88 +378,57 @@ def _running(
     return mean, var
 
 
-def _planes(x: FloatArray, layout: str) -> tuple[int, int]:
-    """``(N, C)``."""
-    n, c, _, _ = in_nchw(layout, x.shape)
-    return n, c
+def _statistics(x: FloatArray, layout: str, groups: int, eps: float) -> tuple[Numbers, Numbers]:
+    """Mean and inverse standard deviation of each channel of each image, those of its group."""
+    if not len(x):
+        nothing = np.empty((0, in_nchw(layout, x.shape)[1]))
+        return nothing, nothing
+    mean, _, inverse_std = _norm.statistics(nchw(x, layout), layout == "NHWC", groups, eps)
+    return mean, inverse_std
 
 
-def _spread(values: np.ndarray, planes: tuple[int, int]) -> PlaneArray:
-    """Give every plane its own of the numbers of its channel or group; no copy."""
-    return np.broadcast_to(values.astype(np.float64, copy=False), planes)
-
-
-def _shared_mean(planes: PlaneArray, groups: int | None) -> PlaneArray:
-    """Mean over the planes that share a statistic: images of a channel, or channels of a group."""
-    if groups is None:
-        mean: PlaneArray = planes.mean(axis=0, keepdims=True)
-        return mean
-    n, c = planes.shape
-    mean = planes.reshape(n, groups, c // groups).mean(axis=2)
-    return mean.repeat(c // groups, axis=1)
-
-
-def _statistics(x: FloatArray, layout: str, groups: int | None) -> tuple[PlaneArray, PlaneArray]:
-    """Mean and biased variance that each plane is normalised by."""
-    planes = _planes(x, layout)
-    plane_mean, squares = np.empty(planes), np.empty(planes)
-    _norm.moments(nchw(x, layout), plane_mean, squares)
-    mean = _shared_mean(plane_mean, groups)
-    squares /= x.size // plane_mean.size
-    plane_mean -= mean
-    plane_mean *= plane_mean
-    squares += plane_mean
-    return mean, _shared_mean(squares, groups)
-
-
-def _normalized(
+def _normalize(
     x: FloatArray,
     gamma: FloatArray,
     beta: FloatArray,
-    mean: PlaneArray,
-    var: PlaneArray,
-    eps: float,
+    mean: Numbers,
+    inverse_std: Numbers,
     layout: str,
-) -> tuple[FloatArray, PlaneArray]:
-    inverse_std = 1 / np.sqrt(var + eps)
-    return _scaled(x, layout, mean, gamma * inverse_std, beta), inverse_std
+    y: FloatArray,
+) -> None:
+    """Fill y."""
+    if not len(x):
+        return
+    numbers = mean, inverse_std, gamma.astype(np.float64), beta.astype(np.float64)
+    _norm.scale(nchw(x, layout), layout == "NHWC", *numbers, nchw(y, layout))
 
 
-def _scaled(
-    x: FloatArray, layout: str, center: np.ndarray, factor: np.ndarray, shift: np.ndarray
-) -> FloatArray:
-    y = np.empty(x.shape, x.dtype)
-    numbers = (_spread(each, _planes(x, layout)) for each in (center, factor, shift))
-    _norm.scale(nchw(x, layout), *numbers, nchw(y, layout))
-    return y
-
-
-def _check_arrays(cache: NormCache) -> tuple[int, int]:
-    """Return the ``(N, C)`` of a cache; ValueError if its arrays do not fit each other."""
-    n, c = _planes(cache.x, cache.layout)
+def _check_arrays(cache: NormCache) -> None:
+    """ValueError if the arrays of a cache do not fit each other."""
+    n, c, _, _ = in_nchw(cache.layout, cache.x.shape)
     check_cached(cache.x.dtype, x=(cache.x, cache.x.shape), gamma=(cache.gamma, (c,)))
     shape = (1 if cache.groups is None else n, c)
     double = np.dtype(np.float64)
     check_cached(double, mean=(cache.mean, shape), inverse_std=(cache.inverse_std, shape))
-    return n, c
 
 
 @np.errstate(all="ignore")
 def _gradients(dy: npt.ArrayLike, cache: NormCache) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return dx, dgamma and dbeta, the same for both kinds of statistics."""
-    planes = _check_arrays(cache)
-    layout, groups, inverse_std = cache.layout, cache.groups, cache.inverse_std
-    dy = nchw(gradient(dy, cache.x.shape, cache.x.dtype), layout)
-    x, center = nchw(cache.x, layout), _spread(cache.mean, planes)
-    sums, products = np.empty(planes), np.empty(planes)
-    _norm.gradient_sums(dy, x, center, sums, products)
-    products *= inverse_std  # of dy with x_hat
-    cells = x.shape[2] * x.shape[3]
-    # dx = inverse_std * (gamma * dy - mean(gamma * dy) - x_hat * mean(gamma * dy * x_hat))
-    dy_factor = cache.gamma * inverse_std
-    x_factor = -(inverse_std**2) * _shared_mean(cache.gamma * products / cells, groups)
-    shift = -inverse_std * _shared_mean(cache.gamma * sums / cells, groups)
-    dx = np.empty(cache.x.shape, x.dtype)
-    numbers = (_spread(each, planes) for each in (dy_factor, x_factor, shift))
-    _norm.scale_gradient(dy, x, center, *numbers, nchw(dx, layout))
-    return dx, products.sum(axis=0).astype(x.dtype), sums.sum(axis=0).astype(x.dtype)
+    _check_arrays(cache)
+    x, gamma, layout = cache.x, cache.gamma, cache.layout
+    dy = gradient(dy, x.shape, x.dtype)
+    dx = new_array(x.shape, x.dtype)
+    if not len(x):
+        return dx, np.zeros_like(gamma), np.zeros_like(gamma)
+    dgamma, dbeta = _norm.gradients(
+        nchw(dy, layout),
+        nchw(x, layout),
+        layout == "NHWC",
+        cache.groups or 0,
+        cache.mean,
+        cache.inverse_std,
+        gamma.astype(np.float64),
+        nchw(dx, layout),
+    )
+    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)

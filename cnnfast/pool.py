@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _naive
-from .algorithms import planned_pool
+from .algorithms import POOL_ALGORITHMS, Places, PoolAlgorithm, planned_pool
 from .arrays import (
     LAYOUTS,
     FloatArray,
@@ -33,6 +32,7 @@ class PoolCache:
     x: FloatArray
     window: Window
     layout: str
+    algorithm: PoolAlgorithm
 
     @property
     def y_shape(self) -> tuple[int, ...]:
@@ -44,6 +44,8 @@ class PoolCache:
 @dataclass(frozen=True, eq=False)
 class MaxPool2dCache(PoolCache):
     """Cache of `max_pool2d_forward` and `global_max_pool2d_forward`."""
+
+    places: Places | None  # of the maxima, if the algorithm leaves them
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,16 +153,13 @@ def max_pool2d(
     boolean("return_indices", return_indices)
     x = float_array("x", x, 4)
     options = kernel_size, stride, padding, dilation
-    window, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    window, chosen, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
     y = np.empty(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x)
-    _max_pool(window, layout, x, y)
-    y = y if out is None else out
-    if not return_indices:
-        return y
-    indices = np.empty(y_shape, np.int64)
+    indices = np.empty(y_shape, np.int64) if return_indices else None
     if len(x):
-        _naive.max_pool_indices(window, nchw(x, layout), nchw(indices, layout))
-    return y, indices
+        chosen.max_pool(window, nchw(x, layout), nchw(y, layout), nchw(indices, layout))
+    y = y if out is None else out
+    return y if indices is None else (y, indices)
 
 
 def max_pool2d_forward(
@@ -190,10 +189,8 @@ def max_pool2d_forward(
     """
     x = float_array("x", x, 4)
     options = kernel_size, stride, padding, dilation
-    window, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
-    y = np.empty(y_shape, x.dtype)
-    _max_pool(window, layout, x, y)
-    return y, MaxPool2dCache(x, window, layout)
+    window, chosen, _ = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    return _max_pool_forward(x, window, layout, chosen)
 
 
 def max_pool2d_backward(
@@ -234,14 +231,14 @@ def max_pool2d_backward(
     check_choice("ties", ties, TIES)
     x, layout = cache.x, cache.layout
     dy = gradient(dy, cache.y_shape, x.dtype)
-    dx = np.zeros(x.shape, x.dtype)
+    dx = np.empty(x.shape, x.dtype)
     if len(x):
-        _naive.max_pool_gradient(
+        cache.algorithm.max_pool_gradient(
             cache.window,
             nchw(x, layout),
             nchw(dy, layout),
-            ties != "first",
-            ties == "split",
+            nchw(cache.places, layout),
+            ties,
             nchw(dx, layout),
         )
     return dx
@@ -294,9 +291,10 @@ def avg_pool2d(
     boolean("count_include_pad", count_include_pad)
     x = float_array("x", x, 4)
     options = kernel_size, stride, padding, dilation
-    window, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    window, chosen, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
     y = np.empty(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x)
-    _avg_pool(window, layout, x, count_include_pad, y)
+    if len(x):
+        chosen.avg_pool(window, count_include_pad, layout, nchw(x, layout), nchw(y, layout))
     return y if out is None else out
 
 
@@ -329,10 +327,8 @@ def avg_pool2d_forward(
     boolean("count_include_pad", count_include_pad)
     x = float_array("x", x, 4)
     options = kernel_size, stride, padding, dilation
-    window, y_shape = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
-    y = np.empty(y_shape, x.dtype)
-    _avg_pool(window, layout, x, count_include_pad, y)
-    return y, AvgPool2dCache(x, window, layout, count_include_pad)
+    window, chosen, _ = planned_pool(x.shape, x.dtype, options, ceil_mode, layout, algorithm)
+    return _avg_pool_forward(x, window, layout, chosen, count_include_pad)
 
 
 def avg_pool2d_backward(dy: npt.ArrayLike, cache: AvgPool2dCache) -> FloatArray:
@@ -358,10 +354,11 @@ def avg_pool2d_backward(dy: npt.ArrayLike, cache: AvgPool2dCache) -> FloatArray:
     _check_cache(cache, AvgPool2dCache, "avg_pool2d_forward")
     x, window, layout = cache.x, cache.window, cache.layout
     dy = gradient(dy, cache.y_shape, x.dtype)
-    dx = np.zeros(x.shape, x.dtype)
+    dx = np.empty(x.shape, x.dtype)
     if len(x):
-        rows, columns = (_counts(axis, cache.count_include_pad) for axis in window)
-        _naive.avg_pool_gradient(window, nchw(dy, layout), rows, columns, nchw(dx, layout))
+        cache.algorithm.avg_pool_gradient(
+            window, cache.count_include_pad, nchw(dy, layout), nchw(dx, layout)
+        )
     return dx
 
 
@@ -413,10 +410,7 @@ def global_max_pool2d_forward(
     cache : MaxPool2dCache
         For `global_max_pool2d_backward`.
     """
-    x, window = _whole_image(x, layout)
-    cache = MaxPool2dCache(x, window, layout)
-    y = np.empty(cache.y_shape, x.dtype)
-    _max_pool(window, layout, x, y)
+    y, cache = _max_pool_forward(*_whole_image(x, layout))
     return y.reshape(_planes(cache)), cache
 
 
@@ -492,10 +486,7 @@ def global_avg_pool2d_forward(
     cache : AvgPool2dCache
         For `global_avg_pool2d_backward`.
     """
-    x, window = _whole_image(x, layout)
-    cache = AvgPool2dCache(x, window, layout, True)
-    y = np.empty(cache.y_shape, x.dtype)
-    _avg_pool(window, layout, x, True, y)
+    y, cache = _avg_pool_forward(*_whole_image(x, layout), count_include_pad=True)
     return y.reshape(_planes(cache)), cache
 
 
@@ -519,34 +510,39 @@ def global_avg_pool2d_backward(dy: npt.ArrayLike, cache: AvgPool2dCache) -> Floa
     return avg_pool2d_backward(dy.reshape(cache.y_shape), cache)
 
 
-def _whole_image(x: npt.ArrayLike, layout: str) -> tuple[FloatArray, Window]:
-    """Return x as a float array, and one window as large as its images."""
+def _whole_image(x: npt.ArrayLike, layout: str) -> tuple[FloatArray, Window, str, PoolAlgorithm]:
+    """Return x as a float array, one window as large as its images, and how it is pooled."""
     check_choice("layout", layout, LAYOUTS)
     x = float_array("x", x, 4)
     _, _, *image = in_nchw(layout, x.shape)
-    return x, Window(*(Axis(size, size, 1, 1, 0, 0, 1) for size in image))
+    window = Window(*(Axis(size, size, 1, 1, 0, 0, 1) for size in image))
+    return x, window, layout, POOL_ALGORITHMS[0]
 
 
-def _max_pool(window: Window, layout: str, x: FloatArray, y: FloatArray) -> None:
+def _max_pool_forward(
+    x: FloatArray, window: Window, layout: str, algorithm: PoolAlgorithm
+) -> tuple[FloatArray, MaxPool2dCache]:
+    dtype = algorithm.places(window)
+    cache = MaxPool2dCache(x, window, layout, algorithm, None)
+    shape = cache.y_shape
+    y, places = np.empty(shape, x.dtype), None if dtype is None else np.empty(shape, dtype)
     if len(x):
-        _naive.max_pool(window, nchw(x, layout), nchw(y, layout))
+        algorithm.max_pool(window, nchw(x, layout), nchw(y, layout), nchw(places, layout))
+    return y, replace(cache, places=places)
 
 
-def _avg_pool(
-    window: Window, layout: str, x: FloatArray, count_include_pad: bool, y: FloatArray
-) -> None:
+def _avg_pool_forward(
+    x: FloatArray,
+    window: Window,
+    layout: str,
+    algorithm: PoolAlgorithm,
+    count_include_pad: bool,
+) -> tuple[FloatArray, AvgPool2dCache]:
+    cache = AvgPool2dCache(x, window, layout, algorithm, count_include_pad)
+    y = np.empty(cache.y_shape, x.dtype)
     if len(x):
-        rows, columns = (_counts(axis, count_include_pad) for axis in window)
-        _naive.avg_pool(window, nchw(x, layout), rows, columns, nchw(y, layout))
-
-
-def _counts(axis: Axis, include_pad: bool) -> npt.NDArray[np.float64]:
-    """Count the taps of each window along an axis that count in its mean."""
-    start = np.arange(axis.output) * axis.stride - axis.pad_before
-    end = axis.size + (axis.pad_after if include_pad else 0)
-    before_end = np.minimum(axis.kernel, -((start - end) // axis.dilation))
-    in_padding = 0 if include_pad else -(np.minimum(start, 0) // axis.dilation)
-    return (before_end - in_padding).astype(np.float64)
+        algorithm.avg_pool(window, count_include_pad, layout, nchw(x, layout), nchw(y, layout))
+    return y, cache
 
 
 def _planes(cache: PoolCache) -> tuple[int, int]:
@@ -563,3 +559,12 @@ def _check_cache(cache: PoolCache, kind: type[PoolCache], source: str) -> None:
     x, layout = cache.x, cache.layout
     n, c, _, _ = in_nchw(layout, x.shape)
     check_cached(x.dtype, x=(x, shape_in(layout, n, c, *cache.window.image)))
+    if isinstance(cache, MaxPool2dCache):
+        _check_places(cache)
+
+
+def _check_places(cache: MaxPool2dCache) -> None:
+    """ValueError unless the places of a cache are what its algorithm leaves."""
+    dtype, places = cache.algorithm.places(cache.window), cache.places
+    if dtype is not None or places is not None:
+        check_cached(np.dtype(dtype), places=(places, cache.y_shape))

@@ -464,7 +464,13 @@ def linear_backward(dy: Array, cache: _LinearCache, *, needs: str = "xwb") -> Gr
 
 
 def im2col(
-    x: Array, kernel_size: Pair, *, stride: Pair = 1, padding: Padding = 0, dilation: Pair = 1
+    x: Array,
+    kernel_size: Pair,
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    out: Array | None = None,
 ) -> Array:
     """Write the windows of x (N, C, H, W) as columns (N, C*KH*KW, OH*OW); padding is 0.
 
@@ -477,7 +483,7 @@ def im2col(
     for k, o, i in _taps(axes):
         windows[k][o] = x[i]
     taps, outputs = rows.kernel * columns.kernel, rows.out * columns.out
-    return windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, c * taps, outputs)
+    return _fill(out, windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, c * taps, outputs))
 
 
 def col2im(
@@ -488,6 +494,7 @@ def col2im(
     stride: Pair = 1,
     padding: Padding = 0,
     dilation: Pair = 1,
+    out: Array | None = None,
 ) -> Array:
     """Add columns (N, C*KH*KW, OH*OW) into an image (N, C, *output_size): `im2col` transposed."""
     cols = np.asarray(cols)
@@ -498,7 +505,7 @@ def col2im(
     x = _image(axes, n, c)
     for k, o, i in _taps(axes):
         x[i] += windows[k][o]
-    return x.astype(cols.dtype)
+    return _fill(out, x.astype(cols.dtype))
 
 
 # Max pooling.
@@ -770,6 +777,7 @@ def batch_norm2d(
     *,
     eps: float = 1e-5,
     layout: str = "NCHW",
+    out: Array | None = None,
 ) -> Array:
     """Normalise each channel of x (N, C, H, W) by its running mean and variance, (C,) each.
 
@@ -778,7 +786,7 @@ def batch_norm2d(
     image, std = _to_nchw(x, layout), np.sqrt(_per_channel(running_var) + eps)
     x_hat = (image - _per_channel(running_mean)) / std
     y = _per_channel(gamma) * x_hat + _per_channel(beta)
-    return _from_nchw(y, layout, np.asarray(x).dtype)
+    return _fill(out, _from_nchw(y, layout, np.asarray(x).dtype))
 
 
 def batch_norm2d_forward(
@@ -811,13 +819,20 @@ def batch_norm2d_backward(dy: Array, cache: _NormCache) -> tuple[Array, Array, A
 
 
 def group_norm(
-    x: Array, gamma: Array, beta: Array, num_groups: int, *, eps: float = 1e-5, layout: str = "NCHW"
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    num_groups: int,
+    *,
+    eps: float = 1e-5,
+    layout: str = "NCHW",
+    out: Array | None = None,
 ) -> Array:
     """Normalise each image's groups of channels by their own mean and variance.
 
     ``y = gamma * (x - mean) / sqrt(var + eps) + beta``, with gamma and beta of shape (C,).
     """
-    return group_norm_forward(x, gamma, beta, num_groups, eps=eps, layout=layout)[0]
+    return _fill(out, group_norm_forward(x, gamma, beta, num_groups, eps=eps, layout=layout)[0])
 
 
 def group_norm_forward(

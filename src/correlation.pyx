@@ -50,7 +50,9 @@ cdef struct Correlation:
     Cut cut
     const char *x
     const char *dy
-    char *sums  # of slice, group, tap: M x N
+    char *sums  # of slice, group, tap: M x N; or dw itself
+    Py_ssize_t sums_row, sums_group
+    bint in_dw
     Py_ssize_t x_group, dy_group, groups
     Py_ssize_t C, M, N, taps  # taps that C has a matrix for: all, or one
     Py_ssize_t m_block, n_block, blocks_of_m, blocks_of_n
@@ -74,9 +76,9 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     cdef const char *dy = job.dy + group * job.dy_group * item
     cdef char *scratch = job.scratch + thread * job.scratch_bytes
     cdef Target to
-    to.data = job.sums + ((slice * job.groups + group) * job.taps * job.M * job.N + m0 * job.N + n0) * item
-    to.row, to.row_bias, to.column_bias, to.relu = job.N, NULL, NULL, False
-    to.add = job.first_slice > 0
+    to.data = job.sums + ((slice * job.groups + group) * job.sums_group + m0 * job.sums_row + n0) * item
+    to.row, to.row_bias, to.column_bias, to.relu = job.sums_row, NULL, NULL, False
+    to.add = job.in_dw or job.first_slice > 0
     cdef Run run
     cdef bint by_image = (job.x_in_place if job.by_columns else job.dy_in_place) and plane >= SMALL_PLANE
     while q < end:
@@ -178,7 +180,7 @@ cdef class _Plan:
         job.kernels, job.itemsize, job.groups = kernels_for(conv.dtype), conv.itemsize, conv.groups
         job.C = conv.C // conv.groups
         taps = h.kernel * v.kernel
-        job.by_columns = job.C < FEW_CHANNELS and taps * job.C <= MOST_ROWS or taps == 1 and F < job.C
+        job.by_columns = job.C < FEW_CHANNELS and taps * job.C <= MOST_ROWS or taps == 1 and F < job.C and conv.layout == "NCHW"
         job.taps = 1 if job.by_columns else taps
         job.M, job.N = (taps * job.C, F) if job.by_columns else (F, job.C)
         job.n_block, job.m_block = (N_BLOCK_1X1, M_BLOCK_1X1) if taps == 1 else (N_BLOCK, M_BLOCK)
@@ -265,13 +267,19 @@ def _weight_gradient(conv, x_nchw, dy_nchw, dw_fckk):
     job.x_in_place, job.dy_in_place = plan.x_sight.one_to_one and has_plain_planes(x), has_plain_planes(dy)
     job.x_side_by_side = plan.x_sight.one_to_one and has_plain_pixels(x)
     job.dy_side_by_side = has_plain_pixels(dy)
-    cdef Memory sums = Memory(job.slices * whole * job.itemsize)
+    job.in_dw = job.slices == 1 and job.x_sight.taps == 1 and not job.by_columns and dw.step[1] == 1
+    cdef Memory sums = Memory(0 if job.in_dw else job.slices * whole * job.itemsize)
     cdef Memory scratch = Memory(workers * job.scratch_bytes)
-    job.sums, job.scratch = sums.data, scratch.data
-    job.first_slice = 0
+    job.scratch, job.first_slice = scratch.data, 0
+    if job.in_dw:
+        job.sums, job.sums_row, job.sums_group = dw.data, dw.step[0], F * dw.step[0]
+    else:
+        job.sums, job.sums_row, job.sums_group = sums.data, job.N, job.taps * job.M * job.N
     while job.first_slice * job.slice_outputs < job.cut.N * job.cut.rows * job.cut.columns:
         run(correlation_chunk, &job, job.slices * job.groups * job.blocks_of_m * job.blocks_of_n, workers)
         job.first_slice += job.slices
+    if job.in_dw:
+        return
     cdef Adding adding = Adding(&job, dw.data, dw.step[0], dw.step[1], dw.step[3], F * dw.step[0], whole)
     if job.by_columns:
         adding.m_step, adding.n_step, adding.t_step = dw.step[3], dw.step[0], 0
@@ -316,10 +324,12 @@ def add_bias_gradient(conv, dy_nchw, db):
     job.Q = dy.shape[0] * dy.shape[2] * dy.shape[3]
     job.outputs = max((job.Q + FEW_CHUNKS - 1) // FEW_CHUNKS, MOST_OUTPUTS)
     pieces = (job.Q + job.outputs - 1) // job.outputs
-    cdef double[:, ::1] sums = np.zeros((pieces, job.F))
-    job.sums = &sums[0, 0]
+    sums = db[None] if pieces == 1 else np.zeros((pieces, job.F))
+    cdef double[:, ::1] places = sums
+    job.sums = &places[0, 0]
     run(totals_chunk, &job, pieces, thread_count())
-    db += np.add.reduce(sums, axis=0)
+    if pieces > 1:
+        db += np.add.reduce(sums, axis=0)
 
 
 def workspace_bytes(conv):

@@ -4,7 +4,7 @@
 # padding; first_tap and end_tap are the taps that do not, so that no loop needs a test and no loop runs over padding.
 
 cdef struct Axis:
-    Py_ssize_t size, kernel, output, stride, pad_before, dilation
+    Py_ssize_t size, kernel, output, stride, pad_before, pad_after, dilation
 
 cdef struct Window:
     Axis h
@@ -12,7 +12,7 @@ cdef struct Window:
 
 
 cdef inline Axis axis_of(axis):
-    return Axis(axis.size, axis.kernel, axis.output, axis.stride, axis.pad_before, axis.dilation)
+    return Axis(axis.size, axis.kernel, axis.output, axis.stride, axis.pad_before, axis.pad_after, axis.dilation)
 
 
 cdef inline Window window_of(window):
@@ -34,6 +34,15 @@ cdef inline Py_ssize_t end_tap(Axis a, Py_ssize_t start) noexcept nogil:
     if start >= a.size:
         return 0
     return min(a.kernel, (a.size - 1 - start) // a.dilation + 1)
+
+
+cdef inline Py_ssize_t taps_that_count(Axis a, Py_ssize_t o, bint with_padding) noexcept nogil:
+    """How many taps of window o are in the image, or in it and its padding, but not beyond."""
+    cdef Py_ssize_t start = start_of(a, o), room
+    if not with_padding:
+        return end_tap(a, start) - first_tap(a, start)
+    room = a.size + a.pad_after - start
+    return 0 if room <= 0 else min(a.kernel, (room - 1) // a.dilation + 1)
 
 
 cdef inline Py_ssize_t first_window(Axis a, Py_ssize_t k) noexcept nogil:

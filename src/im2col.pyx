@@ -35,14 +35,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geometry cimport Window, end_window, first_window, start_of, window_of
-from interrupt cimport polled
+from cnnfast._engine cimport run
+from geometry cimport Axis, Window, end_window, first_window, start_of, window_of
 
 from cnnfast import _naive
 
 BLOCK_BYTES = 512 * 2**10  # columns and product of a block: half of a second-level cache
 BLOCK_WINDOWS = 256  # but not fewer in a product, or BLAS reads the weights more often than the columns
 MOST_BYTES = 32 * 2**20  # and never more memory than this
+WORKERS = 1  # that copy: those of the BLAS are awake beside it, and waiting for its next product
 BUFFER_BYTES = 2**17  # of NumPy's own, through which it casts: 8192 numbers in both types
 
 
@@ -54,7 +55,7 @@ def forward(conv, x, w, b, bint relu, y):
     bias = b[:, None, None, None]
     with np.errstate(all="ignore"):  # what is not finite goes where the formula sends it, in silence
         for block in _blocks(conv, y):
-            columns_of(block.window, x[block.images], block.cols)
+            columns_of(block.window, x[block.images], block.cols, WORKERS)
             np.matmul(w_gfk, block.cols_pgkq, out=block.product_pgfq)
             np.add(block.product.swapaxes(0, 1), bias, out=block.y.swapaxes(0, 1))  # reads in order, whatever y's order
             if relu:
@@ -89,14 +90,14 @@ def gradients(conv, x, w, dy, dx, dw, db):
             of_block = conv._replace(window=block.window)
             _naive.add_weight_gradient(of_block, x[block.images], block.y, dw)
         elif dw is not None:
-            columns_of(block.window, x[block.images], block.cols)
+            columns_of(block.window, x[block.images], block.cols, WORKERS)
             for f in filters:
                 for part in np.matmul(block.product_pgfq[:, :, f], block.cols_pgkq.swapaxes(2, 3)):
                     dw_gfk[:, f] += part
                 PyErr_CheckSignals()
         if dx is not None:
             np.matmul(w_gkf, block.product_pgfq, out=block.cols_pgkq)
-            add_columns(block.window, block.cols, dx[block.images])
+            add_columns(block.window, block.cols, dx[block.images], False, WORKERS)
         PyErr_CheckSignals()
 
 
@@ -108,24 +109,25 @@ def workspace_bytes(conv):
     return images * rows * columns * _window_bytes(conv) + _products(conv, images) * sums + BUFFER_BYTES
 
 
-def columns_of(window, const floating[:, :, :, :] x, floating[:, :, :, :, :, :] cols):
+def columns_of(window, const floating[:, :, :, :] x, floating[:, :, :, :, :, :] cols, int workers):
     """Copy ``x[n, c]`` to ``cols[c, kh, kw, n, oh, ow]``, with zeros for the padding."""
-    cdef Window g = window_of(window)
-    cdef Py_ssize_t c
-    for c in range(x.shape[1]):
-        with nogil:
-            _columns_of(x[:, c], cols[c], g)
-        PyErr_CheckSignals()
+    cdef Job job = _job(window, <char *>&x[0, 0, 0, 0], x.strides, x.shape, <char *>&cols[0, 0, 0, 0, 0, 0],
+                        cols.strides, sizeof(floating))
+    cdef Py_ssize_t taps = job.N * job.C * job.g.h.kernel * job.g.w.kernel
+    job.together = max(1, CHUNK // (job.g.h.output * job.g.w.output))
+    run(columns_chunk, &job, (taps + job.together - 1) // job.together, workers)
 
 
-def add_columns(window, const floating[:, :, :, :, :, :] cols, floating[:, :, :, :] x):
-    """Add ``cols[c, kh, kw, n, oh, ow]`` to ``x[n, c]``; what lies in the padding is dropped."""
-    cdef Window g = window_of(window)
-    cdef Py_ssize_t c
-    for c in range(x.shape[1]):
-        with nogil:
-            _add_columns(cols[c], x[:, c], g)
-        PyErr_CheckSignals()
+def add_columns(window, const floating[:, :, :, :, :, :] cols, floating[:, :, :, :] x, bint to_zero, int workers):
+    """Add ``cols[c, kh, kw, n, oh, ow]`` to ``x[n, c]``, or to zeros; what lies in the padding is dropped."""
+    cdef Job job = _job(window, <char *>&x[0, 0, 0, 0], x.strides, x.shape, <char *>&cols[0, 0, 0, 0, 0, 0],
+                        cols.strides, sizeof(floating))
+    cdef Py_ssize_t row = job.g.w.size * job.g.h.kernel * job.g.w.kernel
+    job.to_zero = to_zero
+    job.rows = min(job.g.h.size, max(1, MOST_ADDED // row))
+    job.bands = (job.g.h.size + job.rows - 1) // job.rows
+    job.together = max(1, CHUNK // (job.rows * row))
+    run(add_chunk, &job, (job.N * job.C * job.bands + job.together - 1) // job.together, workers)
 
 
 # --------------------------------------------------------------------------------------------------------- blocks
@@ -238,49 +240,112 @@ def _is_padded(window):
 
 # -------------------------------------------------------------------------------------------------------- kernels
 #
-#   for n in images                           one plane of x, which stays in the first cache
-#     for kh, kw in taps                      one row of cols
-#       for oh in rows of windows             one row of the plane, or of the padding
-#         for ow in windows of the row        a run of copies between two runs of zeros
+# Columns, a task for each tap of each plane, and every row of windows that sees the image through it:
+#
+#   for n, c, kh, kw                          in parallel: one row of cols
+#     for oh in rows of windows               one row of the plane, or of the padding
+#       for ow in windows of the row          a run of copies between two runs of zeros
+#
+# Back, a task for each band of rows of each plane, which nobody else adds to:
+#
+#   for n, c, band                            in parallel: some rows of x, which stay in a cache
+#     for kh, kw in taps
+#       for oh, ow that see the band          a run of additions
 
-cdef int _columns_of(const floating[:, :, :] x, floating[:, :, :, :, :] cols, Window g) except -1 nogil:
-    cdef Py_ssize_t steps = 0, n, kh, kw, oh, ow, ih, left, first, end
-    for n in range(cols.shape[2]):
-        for kh in range(cols.shape[0]):
-            for kw in range(cols.shape[1]):
-                first = first_window(g.w, kw)
-                end = max(first, end_window(g.w, kw))
-                left = start_of(g.w, first) + kw * g.w.dilation
-                for oh in range(cols.shape[3]):
-                    steps = polled(steps + g.w.output)
-                    ih = start_of(g.h, oh) + kh * g.h.dilation
-                    if ih < 0 or ih >= g.h.size:
-                        for ow in range(g.w.output):
-                            cols[kh, kw, n, oh, ow] = 0
-                        continue
-                    for ow in range(first):
-                        cols[kh, kw, n, oh, ow] = 0
-                    if end > first:
-                        _copy(&x[n, ih, left], x.strides[2] // sizeof(floating) * g.w.stride,
-                              &cols[kh, kw, n, oh, first], cols.strides[4] // sizeof(floating), end - first)
-                    for ow in range(end, g.w.output):
-                        cols[kh, kw, n, oh, ow] = 0
+cdef enum:
+    CHUNK = 32768  # numbers copied or added at a time: some ten microseconds
+    MOST_ADDED = 4194304  # to a band: milliseconds, after which Ctrl-C is looked at
 
 
-cdef int _add_columns(const floating[:, :, :, :, :] cols, floating[:, :, :] x, Window g) except -1 nogil:
-    cdef Py_ssize_t steps = 0, n, kh, kw, oh, ih, left, first, end
-    for n in range(cols.shape[2]):
-        for kh in range(cols.shape[0]):
-            for kw in range(cols.shape[1]):
-                first = first_window(g.w, kw)
-                end = end_window(g.w, kw)
-                left = start_of(g.w, first) + kw * g.w.dilation
-                for oh in range(cols.shape[3]):
-                    steps = polled(steps + g.w.output)
-                    ih = start_of(g.h, oh) + kh * g.h.dilation
-                    if 0 <= ih < g.h.size and first < end:
-                        _add(&cols[kh, kw, n, oh, first], cols.strides[4] // sizeof(floating),
-                             &x[n, ih, left], x.strides[2] // sizeof(floating) * g.w.stride, end - first)
+cdef struct Job:
+    Window g
+    char *x
+    char *cols
+    Py_ssize_t itemsize, N, C
+    Py_ssize_t x_n, x_c, x_h, x_w  # steps, in numbers
+    Py_ssize_t cols_c, cols_kh, cols_kw, cols_n, cols_oh, cols_ow
+    Py_ssize_t together  # tasks in a chunk
+    Py_ssize_t rows, bands  # rows of x in a band, and bands of a plane
+    bint to_zero
+
+
+cdef Job _job(window, char *x, const Py_ssize_t *x_step, const Py_ssize_t *x_shape, char *cols,
+              const Py_ssize_t *cols_step, Py_ssize_t itemsize):
+    cdef Job job
+    job.g, job.x, job.cols, job.itemsize, job.N, job.C = window_of(window), x, cols, itemsize, x_shape[0], x_shape[1]
+    job.x_n, job.x_c, job.x_h, job.x_w = [step // itemsize for step in x_step[:4]]
+    job.cols_c, job.cols_kh, job.cols_kw, job.cols_n, job.cols_oh, job.cols_ow = [
+        step // itemsize for step in cols_step[:6]]
+    return job
+
+
+cdef void columns_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    cdef Job *job = <Job *>context
+    cdef Py_ssize_t KH = job.g.h.kernel, KW = job.g.w.kernel, task, n, c, kh, kw, x, cols
+    for task in range(i * job.together, min((i + 1) * job.together, job.N * job.C * KH * KW)):
+        kw, kh = task % KW, task // KW % KH
+        c, n = task // (KH * KW) % job.C, task // (KH * KW) // job.C
+        x = n * job.x_n + c * job.x_c
+        cols = c * job.cols_c + kh * job.cols_kh + kw * job.cols_kw + n * job.cols_n
+        if job.itemsize == sizeof(float):
+            _copy_tap(job, kh, kw, <const float *>job.x + x, <float *>job.cols + cols)
+        else:
+            _copy_tap(job, kh, kw, <const double *>job.x + x, <double *>job.cols + cols)
+
+
+cdef void add_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    cdef Job *job = <Job *>context
+    cdef Window g
+    cdef Py_ssize_t task, n, c, h, x, cols
+    for task in range(i * job.together, min((i + 1) * job.together, job.N * job.C * job.bands)):
+        h = task % job.bands * job.rows
+        c, n = task // job.bands % job.C, task // job.bands // job.C
+        x = n * job.x_n + c * job.x_c + h * job.x_h
+        cols = c * job.cols_c + n * job.cols_n
+        g = job.g  # the band is an image of its own, with a larger padding
+        g.h.pad_before += h
+        g.h.size = min(job.rows, g.h.size - h)
+        if job.itemsize == sizeof(float):
+            _add_band(job, g, <const float *>job.cols + cols, <float *>job.x + x)
+        else:
+            _add_band(job, g, <const double *>job.cols + cols, <double *>job.x + x)
+
+
+cdef void _copy_tap(const Job *job, Py_ssize_t kh, Py_ssize_t kw, const floating *x, floating *cols) noexcept nogil:
+    cdef Axis h = job.g.h, w = job.g.w
+    cdef Py_ssize_t first_row = first_window(h, kh), end_row = max(first_row, end_window(h, kh))
+    cdef Py_ssize_t first = first_window(w, kw), end = max(first, end_window(w, kw)), oh
+    cdef Py_ssize_t left = start_of(w, first) + kw * w.dilation
+    for oh in range(h.output):
+        if first_row <= oh < end_row and first < end:
+            _zero(cols, job.cols_ow, first)
+            _copy(x + (start_of(h, oh) + kh * h.dilation) * job.x_h + left * job.x_w, job.x_w * w.stride,
+                  cols + first * job.cols_ow, job.cols_ow, end - first)
+            _zero(cols + end * job.cols_ow, job.cols_ow, w.output - end)
+        else:
+            _zero(cols, job.cols_ow, w.output)
+        cols += job.cols_oh
+
+
+cdef void _add_band(const Job *job, Window g, const floating *cols, floating *x) noexcept nogil:
+    cdef Py_ssize_t h, kh, kw, oh, first, end, left
+    if job.to_zero:
+        for h in range(g.h.size):
+            _zero(x + h * job.x_h, job.x_w, g.w.size)
+    for kh in range(g.h.kernel):
+        for kw in range(g.w.kernel):
+            first, end = first_window(g.w, kw), end_window(g.w, kw)
+            left = start_of(g.w, first) + kw * g.w.dilation
+            for oh in range(first_window(g.h, kh), end_window(g.h, kh) if first < end else 0):
+                _add(cols + kh * job.cols_kh + kw * job.cols_kw + oh * job.cols_oh + first * job.cols_ow, job.cols_ow,
+                     x + (start_of(g.h, oh) + kh * g.h.dilation) * job.x_h + left * job.x_w, job.x_w * g.w.stride,
+                     end - first)
+
+
+cdef inline void _zero(floating *target, Py_ssize_t step, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(count):
+        target[i * step] = 0
 
 
 cdef inline void _copy(const floating* source, Py_ssize_t source_step, floating* target, Py_ssize_t target_step,

@@ -1,5 +1,7 @@
 # What Cython needs to know of simd/kernels.h and threads.h.
 
+from libc.stdint cimport int64_t
+
 cdef extern from "simd/kernels.h" nogil:
     enum: MOST_OUTPUTS
 
@@ -66,9 +68,61 @@ cdef extern from "simd/kernels.h" nogil:
         const Py_ssize_t *source
         const Py_ssize_t *count
         Py_ssize_t out_width, source_size, out_size
+
     ctypedef struct Cells:
         void *data
         Py_ssize_t top, bottom, left, right, row, cell
+
+    ctypedef struct Images:
+        void *data
+        Places at
+        bint together
+
+    ctypedef struct Norm:
+        Images x, dy, y
+        bint by_pixels
+        Py_ssize_t channels, image
+        const double *center
+        const double *unit
+        const double *factor
+        const double *shift
+        const double *dy_factor
+
+    enum: TAKE_MAX
+    enum: TAKE_PLACE
+    enum: TAKE_SUM
+    enum: TIES_FIRST
+    enum: TIES_ALL
+    enum: TIES_SPLIT
+    enum: MOST_SELECTED
+
+    ctypedef struct Slide:
+        Py_ssize_t size, kernel, output, stride, before, dilation, reach, first, all, block, blocks, cells
+
+    ctypedef struct Pool:
+        int take
+        bint doubled_h, doubled_w, in_place
+        Slide h, w
+        Py_ssize_t channels, width, blocks
+        void *x
+        void *y
+        Places x_at, y_at, place_at, seen_at
+        unsigned char *bytes
+        int64_t *indices
+        const Py_ssize_t *index
+        const Py_ssize_t *place_h
+        const Py_ssize_t *place_w
+        const void *seen
+        const double *rows
+        const double *columns
+        Py_ssize_t phases, group, line, phase, held, held_at, out_at, divisors_at, twin
+        const Py_ssize_t *residue
+        const Py_ssize_t *tap_h
+        const Py_ssize_t *tap_w
+        const Py_ssize_t *first_h
+        const Py_ssize_t *first_w
+        const Py_ssize_t *of_h
+        const Py_ssize_t *of_w
 
     ctypedef struct Kernels:
         int MR, NR, lanes
@@ -100,14 +154,26 @@ cdef extern from "simd/kernels.h" nogil:
                                Py_ssize_t end, void *sums, Py_ssize_t sums_of_group, void *scratch) noexcept nogil
         void (*copy_matrix)(Py_ssize_t rows, Py_ssize_t columns, const void *source, Py_ssize_t from_row,
                             Py_ssize_t from_column, void *to, Py_ssize_t to_row, Py_ssize_t to_column) noexcept nogil
-        void (*winograd_tiles)(int size, const Cells *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
+        void (*winograd_tiles)(int size, Py_ssize_t tile, const Cells *x, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
                                Py_ssize_t C, const void *zeros, void *to, Py_ssize_t row, Py_ssize_t matrix) noexcept nogil
-        void (*winograd_weights)(const void *w, Py_ssize_t C, Py_ssize_t width, void *to,
+        void (*winograd_weights)(int taps, const void *w, Py_ssize_t C, Py_ssize_t width, void *to,
                                  Py_ssize_t matrix) noexcept nogil
-        bint (*winograd_outputs)(const void *source, Py_ssize_t row, Py_ssize_t matrix, Py_ssize_t F, const void *bias,
-                                 bint relu, const Cells *y, Py_ssize_t h, Py_ssize_t w, Py_ssize_t tiles,
-                                 void *nowhere) noexcept nogil
-        void (*winograd_weight_gradient)(const void *source, Py_ssize_t matrix, Py_ssize_t C, void *to) noexcept nogil
+        bint (*winograd_outputs)(int tile, const void *source, Py_ssize_t row, Py_ssize_t matrix, Py_ssize_t F,
+                                 const void *bias, bint relu, const Cells *y, Py_ssize_t h, Py_ssize_t w,
+                                 Py_ssize_t tiles, void *nowhere) noexcept nogil
+        void (*winograd_weight_gradient)(int taps, const void *source, Py_ssize_t matrix, Py_ssize_t C,
+                                         void *to) noexcept nogil
+        void (*norm_sums)(const Norm *g, Py_ssize_t q, Py_ssize_t end, Py_ssize_t c0, Py_ssize_t c1, double *sums,
+                          double *products) noexcept nogil
+        void (*norm_scale)(const Norm *g, Py_ssize_t q, Py_ssize_t end, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
+        void (*pool)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
+        void (*pool_gradient)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
+        void (*pool_scatter)(const Pool *p, int ties, bint zero, Py_ssize_t block, Py_ssize_t row,
+                             Py_ssize_t end_row) noexcept nogil
+        void (*channel_maxima)(const Places *p, const void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
+                               void *best, int64_t *place) noexcept nogil
+        void (*channel_fill)(const Places *p, bint by_pixels, void *image, Py_ssize_t q0, Py_ssize_t count,
+                             Py_ssize_t C, const void *numbers) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

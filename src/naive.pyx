@@ -21,7 +21,7 @@ from libc.math cimport isnan
 
 import numpy as np
 
-from geometry cimport Window, end_tap, first_tap, start_of, window_of
+from geometry cimport Window, end_tap, first_tap, start_of, taps_that_count, window_of
 from interrupt cimport STEPS, polled
 
 
@@ -181,7 +181,31 @@ cdef int _weight_gradient(const floating[:, :, :] x, const floating[:, :] dy, fl
 
 # -------------------------------------------------------------------------------------------------------- pooling
 
-def max_pool(window, const floating[:, :, :, :] x, floating[:, :, :, :] y):
+def places(window):
+    """Return None: forward leaves no places of maxima."""
+    return None
+
+
+def max_pool(window, x, y, places):
+    """Take the largest cell of each window, a NaN being larger than any number; and its places, unless None."""
+    take_largest(window, x, y)
+    if places is not None:
+        max_pool_indices(window, x, places)
+
+
+def max_pool_gradient(window, x, dy, places, ties, dx):
+    """Set dx to each window's gradient, at its first maximum, or at (or shared among) all cells equal to it."""
+    dx.fill(0)
+    add_max_pool_gradient(window, x, dy, ties != "first", ties == "split", dx)
+
+
+def avg_pool_gradient(window, bint with_padding, dy, dx):
+    """Set every cell of dx to its shares of the gradients of the windows that see it."""
+    dx.fill(0)
+    add_avg_pool_gradient(window, with_padding, dy, dx)
+
+
+def take_largest(window, const floating[:, :, :, :] x, floating[:, :, :, :] y):
     """Take the largest cell of each window; a NaN is larger than any number."""
     cdef Window g = window_of(window)
     cdef Py_ssize_t n, c
@@ -203,8 +227,8 @@ def max_pool_indices(window, const floating[:, :, :, :] x, long long[:, :, :, :]
             PyErr_CheckSignals()
 
 
-def max_pool_gradient(window, const floating[:, :, :, :] x, const floating[:, :, :, :] dy, bint all_ties, bint split,
-                      floating[:, :, :, :] dx):
+def add_max_pool_gradient(window, const floating[:, :, :, :] x, const floating[:, :, :, :] dy, bint all_ties,
+                          bint split, floating[:, :, :, :] dx):
     """Add to dx each window's gradient, at its first maximum, or at (or shared among) all cells equal to it."""
     cdef Window g = window_of(window)
     cdef Py_ssize_t n, c
@@ -215,27 +239,25 @@ def max_pool_gradient(window, const floating[:, :, :, :] x, const floating[:, :,
             PyErr_CheckSignals()
 
 
-def avg_pool(window, const floating[:, :, :, :] x, const double[:] rows, const double[:] columns,
-             floating[:, :, :, :] y):
-    """Divide the sum of window (oh, ow) by ``rows[oh] * columns[ow]``, the number of cells that count."""
+def avg_pool(window, bint with_padding, layout, const floating[:, :, :, :] x, floating[:, :, :, :] y):
+    """Divide the sum of each window by the number of its taps that count."""
     cdef Window g = window_of(window)
     cdef Py_ssize_t n, c
     for n in range(x.shape[0]):
         for c in range(x.shape[1]):
             with nogil:
-                _avg_pool(x[n, c], rows, columns, y[n, c], g)
+                _avg_pool(x[n, c], with_padding, y[n, c], g)
             PyErr_CheckSignals()
 
 
-def avg_pool_gradient(window, const floating[:, :, :, :] dy, const double[:] rows, const double[:] columns,
-                      floating[:, :, :, :] dx):
-    """Add to every cell of window (oh, ow) its share of the gradient."""
+def add_avg_pool_gradient(window, bint with_padding, const floating[:, :, :, :] dy, floating[:, :, :, :] dx):
+    """Add to every cell of each window its share of the gradient."""
     cdef Window g = window_of(window)
     cdef Py_ssize_t n, c
     for n in range(dy.shape[0]):
         for c in range(dy.shape[1]):
             with nogil:
-                _avg_pool_gradient(dy[n, c], rows, columns, dx[n, c], g)
+                _avg_pool_gradient(dy[n, c], with_padding, dx[n, c], g)
             PyErr_CheckSignals()
 
 
@@ -303,12 +325,12 @@ cdef int _max_pool_gradient(const floating[:, :] x, const floating[:, :] dy, bin
                 steps = polled(steps + g.w.kernel)
 
 
-cdef int _avg_pool(const floating[:, :] x, const double[:] rows, const double[:] columns, floating[:, :] y,
-                   Window g) except -1 nogil:
+cdef int _avg_pool(const floating[:, :] x, bint with_padding, floating[:, :] y, Window g) except -1 nogil:
     cdef Py_ssize_t steps = 0, cells = g.h.kernel * g.w.kernel, oh, ow, kh, kw, top, left
-    cdef double total
+    cdef double rows, total
     for oh in range(y.shape[0]):
         top = start_of(g.h, oh)
+        rows = taps_that_count(g.h, oh, with_padding)
         for ow in range(y.shape[1]):
             left = start_of(g.w, ow)
             total = 0
@@ -317,19 +339,21 @@ cdef int _avg_pool(const floating[:, :] x, const double[:] rows, const double[:]
                     total += x[top + kh * g.h.dilation, left + kw * g.w.dilation]
                 if cells > STEPS:
                     steps = polled(steps + g.w.kernel)
-            y[oh, ow] = <floating>(total / (rows[oh] * columns[ow]))
+            y[oh, ow] = <floating>(total / (rows * taps_that_count(g.w, ow, with_padding)))
             steps = polled(steps + cells)
 
 
-cdef int _avg_pool_gradient(const floating[:, :] dy, const double[:] rows, const double[:] columns,
-                            floating[:, :] dx, Window g) except -1 nogil:
+cdef int _avg_pool_gradient(const floating[:, :] dy, bint with_padding, floating[:, :] dx,
+                            Window g) except -1 nogil:
     cdef Py_ssize_t steps = 0, cells = g.h.kernel * g.w.kernel, oh, ow, kh, kw, top, left
+    cdef double rows
     cdef floating share
     for oh in range(dy.shape[0]):
         top = start_of(g.h, oh)
+        rows = taps_that_count(g.h, oh, with_padding)
         for ow in range(dy.shape[1]):
             left = start_of(g.w, ow)
-            share = <floating>(dy[oh, ow] / (rows[oh] * columns[ow]))
+            share = <floating>(dy[oh, ow] / (rows * taps_that_count(g.w, ow, with_padding)))
             for kh in range(first_tap(g.h, top), end_tap(g.h, top)):
                 for kw in range(first_tap(g.w, left), end_tap(g.w, left)):
                     dx[top + kh * g.h.dilation, left + kw * g.w.dilation] += share

@@ -2,7 +2,14 @@
 
    A job is open while its caller hands out chunks. A worker that finds it open joins it; the caller closes it when no
    chunk is left and waits for those who joined, not for those still asleep. Which thread does which chunk is left to
-   chance: what a chunk computes must depend on its number only. */
+   chance: what a chunk computes must depend on its number only.
+
+   On Linux the workers are kept off their caller's processor: it may wake them up there, where they do not get to run
+   while the caller works, beside an idle processor and for tens of milliseconds. */
+#if defined(__linux__)
+#define _GNU_SOURCE /* sched_getcpu, sets of processors */
+#endif
+
 #include "threads.h"
 
 #include <time.h>
@@ -26,6 +33,10 @@ int parallel_for(chunk_function chunk, void *context, ptrdiff_t count, int threa
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 enum {
     CLOSED = 1 << 30,         /* of the state of a job; the lower bits count the workers that joined */
@@ -38,6 +49,8 @@ static struct {
     pthread_mutex_t lock;  /* for the two conditions */
     pthread_cond_t wake, done;
     int workers;
+    pthread_t *handles; /* of the workers */
+    int avoided;        /* the processor that no worker may use, or -1 */
     atomic_uint jobs; /* opened so far */
     atomic_int state;
     chunk_function chunk;
@@ -57,6 +70,7 @@ static void reset(void) /* at first use, and in a forked child, which has no wor
     pthread_cond_init(&pool.wake, NULL);
     pthread_cond_init(&pool.done, NULL);
     pool.workers = 0;
+    pool.avoided = -1;
     atomic_store(&pool.state, CLOSED);
     inside = 0;
 }
@@ -149,12 +163,32 @@ static void start_workers(int wanted) /* those that cannot be had are done witho
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     while (pool.workers < wanted) {
-        pthread_t thread;
-        if (pthread_create(&thread, &attributes, worker, (void *)(intptr_t)(pool.workers + 1)))
+        pthread_t *handles = realloc(pool.handles, (pool.workers + 1) * sizeof *handles);
+        if (!handles)
+            break;
+        pool.handles = handles;
+        if (pthread_create(&handles[pool.workers], &attributes, worker, (void *)(intptr_t)(pool.workers + 1)))
             break;
         pool.workers++;
+        pool.avoided = -1;
     }
     pthread_attr_destroy(&attributes);
+}
+
+static void keep_workers_off_this_processor(void)
+{
+#if defined(__linux__)
+    int here = sched_getcpu();
+    cpu_set_t others;
+    if (here == pool.avoided || here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof others, &others))
+        return;
+    CPU_CLR(here, &others);
+    if (!CPU_COUNT(&others))
+        return;
+    for (int i = 0; i < pool.workers; i++)
+        pthread_setaffinity_np(pool.handles[i], sizeof others, &others);
+    pool.avoided = here;
+#endif
 }
 
 static void open_job(chunk_function chunk, void *context, ptrdiff_t count, int threads)
@@ -211,6 +245,7 @@ int parallel_for(chunk_function chunk, void *context, ptrdiff_t count, int threa
     if (threads < 2 || inside || pthread_mutex_trylock(&pool.owner))
         return take_chunks(chunk, context, count, 0, stop);
     start_workers(threads - 1);
+    keep_workers_off_this_processor();
     open_job(chunk, context, count, threads);
     inside = 1;
     int stopped = take_chunks(chunk, context, count, 1, stop);

@@ -344,8 +344,22 @@ def _forward_plan(conv, kernels_id):
 
 
 @lru_cache(maxsize=512)
-def _phase_plan(conv, int i, int j, kernels_id):
-    """Plan of the cells of dx that are multiples of the stride after (i, j), which some tap reaches."""
+def _phase_plans(conv, kernels_id):
+    """For each phase of the cells of x that some tap reaches: rows, columns, and the plan; whether these are all cells."""
+    h, v = conv.window
+    phases = [(i, j) for i in _phases(h) for j in _phases(v)]
+    plans = tuple((slice(i, None, h.stride), slice(j, None, v.stride), _phase_plan(conv, i, j)) for i, j in phases)
+    return plans, len(phases) == min(h.stride, h.size) * min(v.stride, v.size)
+
+
+def _phases(axis):
+    """First cells of the phases of an axis that some tap reaches."""
+    reached = {(k * axis.dilation - axis.pad_before) % axis.stride for k in range(axis.kernel)}
+    return [i for i in sorted(reached) if i < axis.size]
+
+
+def _phase_plan(conv, int i, int j):
+    """Plan of the cells of dx that are multiples of the stride after (i, j)."""
     h, v = conv.window
     rows, columns = (h.size - i - 1) // h.stride + 1, (v.size - j - 1) // v.stride + 1
     return _Plan(conv, conv.C // conv.groups, conv.F // conv.groups, (conv.N, rows, columns), (h.output, v.output),
@@ -426,26 +440,17 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
     if 0 in dx.shape:
         return
     conv, dx, dy = _as_rows(_of_images(conv, dx), dx, dy)
-    h, v = conv.window
     if _is_spread(conv):
         return _spread(conv, dy, w, b, relu, dx)
     b = np.ascontiguousarray(b)
-    phases = _phases(conv)
-    if len(phases) < min(h.stride, h.size) * min(v.stride, v.size):
+    plans, are_all = _phase_plans(conv, kernels_id(conv))
+    if not are_all:
         _fill(b, relu, dx)
     try:
-        for i, j in phases:
-            _product(_phase_plan(conv, i, j, kernels_id(conv)), dy, w, dx[:, :, i::h.stride, j::v.stride], b,
-                     conv.groups, relu, True)
+        for rows, columns, plan in plans:
+            _product(plan, dy, w, dx[:, :, rows, columns], b, conv.groups, relu, True)
     except _NotFinite:
         _naive.input_gradient(conv, dy, w, b, relu, dx)
-
-
-def _phases(conv):
-    """Phases of the cells of x that some tap reaches: (i, j), the first cell of each."""
-    first = [{(k * axis.dilation - axis.pad_before) % axis.stride for k in range(axis.kernel)} for axis in conv.window]
-    H, W = conv.window.image
-    return [(i, j) for i in sorted(first[0]) for j in sorted(first[1]) if i < H and j < W]
 
 
 def _fill(b, bint relu, dx):
@@ -486,6 +491,7 @@ def _has_plain_planes(array):
     return cell == array.itemsize and row == array.shape[3] * cell
 
 
+@lru_cache(maxsize=512)
 def _is_spread(conv):
     """Whether the channels are few, the filters are not, and the product fits a chunk of one image."""
     C, F = conv.C // conv.groups, conv.F // conv.groups
@@ -568,14 +574,13 @@ def gradients(conv, x, w, dy, dx, dw, db):
     """Set dx and add to dw and db (those that are not None) what dy contributes."""
     if dx is not None:
         input_gradient(conv, dy, w, np.zeros(conv.C, conv.dtype), False, dx)
-    sums = np.zeros(conv.F)
     padded = any(axis.pad_before or axis.pad_after for axis in conv.window)
-    if db is not None or dw is not None and padded:
-        add_bias_gradient(conv, dy, sums)
+    if db is None and dw is not None and padded:
+        db = np.zeros(conv.F)
     if db is not None:
-        db += sums
+        add_bias_gradient(conv, dy, db)
     if dw is not None and dy.shape[0]:
-        if padded and not np.isfinite(sums).all():
+        if padded and not np.isfinite(db).all():
             _naive.add_weight_gradient(conv, x, dy, dw)
         else:
             weight_gradient(*_as_rows(_of_images(conv, x), x, dy), dw)
@@ -589,7 +594,7 @@ def workspace_bytes(conv):
     if _is_spread(conv):
         plans.append(_spread_plan(conv, kernels))
     else:
-        plans += [_phase_plan(conv, i, j, kernels) for i, j in _phases(conv)]
+        plans += [plan for _, _, plan in _phase_plans(conv, kernels)[0]]
     for plan in plans:
         packed = plan.job.groups_at_once * plan.job.weight_group * plan.job.itemsize
         most = max(most, packed + thread_count() * plan.job.scratch_bytes + plan.job.K * TABLE_BYTES)

@@ -1,13 +1,14 @@
-"""Convolution with fewer multiplications: Winograd's minimal filtering, F(4x4, 3x3), as 36 matrix products.
+"""Convolution with fewer multiplications: Winograd's minimal filtering, F(4x4, 3x3) and F(2x2, 5x5), as 36 products.
 
 After Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308. Valid for kernels of 3x3
-with stride 1, any padding, any size; with dilation d an image is d*d smaller ones, each with every d-th row and column,
-which no window mixes. It rounds otherwise than the direct formula, and by a little more.
+and 5x5 with stride 1, any padding, any size; with dilation d an image is d*d smaller ones, each with every d-th row and
+column, which no window mixes. It rounds otherwise than the direct formula, and by a little more.
 
-A tile of 4x4 outputs sees 6x6 cells. With cells and weights transformed (simd/winograd.h), each of 36 numbers of a tile
-needs one product where the formula has four, summed over the channels: 36 products of matrices, tiles x channels by
-channels x filters. Tiles are numbered through all images, so that small images share a product. Vectors run over
-channels and over filters, which NHWC has side by side; NCHW is turned around, there and back, a chunk at a time.
+A tile of 4x4 outputs of a kernel of 3x3, or of 2x2 outputs of one of 5x5, sees 6x6 cells. With cells and weights
+transformed (simd/winograd.h), it needs 36 multiplications in a channel where the formula has 144, or 100. Each of the
+36 is summed over the channels: 36 products of matrices, tiles x channels by channels x filters. Tiles are numbered
+through all images, so that small images share a product. Vectors run over channels and over filters, which NHWC has
+side by side; NCHW is turned around, there and back, a chunk at a time.
 
     for filters whose transformed weights fit the memory
       transform the weights                                           in parallel: a panel of filters, some channels
@@ -17,8 +18,8 @@ channels and over filters, which NHWC has side by side; NCHW is turned around, t
           for number of 36: product                                   weights from the second or third cache
           transform the outputs and turn them back                    with bias and ReLU
 
-The input gradient is the same with the weights flipped and transposed. The weight gradient, F(3x3, 4x4), sums over
-the tiles:
+The input gradient is the same with the weights flipped and transposed. The weight gradient, F(3x3, 4x4) or
+F(5x5, 2x2), sums over the tiles:
 
     for filters whose sums fit the memory                             of one group
       for block of chunks of tiles
@@ -40,10 +41,8 @@ from kernels cimport Cells, Kernels, Left, Places, Right, Target
 from cnnfast import _tiled
 
 cdef enum:
-    TILE = 4  # outputs of a tile, each way
     SIDE = 6  # cells of a tile, each way
     POINTS = 36
-    TAPS = 9
     LINE = 64  # bytes of a cache line
     CHUNK_BYTES = 1048576  # of transformed cells and a panel of outputs: the second cache
     LEAST_TILES = 16  # of a chunk; fewer would read the weights too often
@@ -51,12 +50,16 @@ cdef enum:
     FEW_CHUNKS = 8  # fewer chunks than this are cut further, by filters
     PACK_CHANNELS = 32  # of weights transformed at a time
     WEIGHT_BYTES = 16777216  # of transformed weights, or sums of their gradients, that there are at a time
-    BLOCK_BYTES = 12582912  # of transformed x and dy that are multiplied at a time
+    BLOCK_BYTES = 4194304  # of transformed x and dy that are multiplied at a time: the second caches of some threads
+    LONG_BLOCK_BYTES = 12582912  # where sums are many, to read and write them less often
+    MANY_SUMS_BYTES = 8388608
     BLOCK_FILTERS = 128  # of such a product
     SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
     MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
-    TRANSFORM_COST = 800  # in multiplications, of transforming all points of a tile in one channel or filter: measured
-    WEIGHT_COST = 800  # of those of a weight of 3x3
+    # In multiplications of a product, of one thread; fitted to 1500 problems of every size, type and layout
+    TRANSFORM_COST = 350  # of transforming a tile in one channel or filter
+    WEIGHT_COST = 200  # of transforming a filter's weights of one channel
+    CALL_COST = 300000  # of starting and ending
 
 # -------------------------------------------------------------------------------------------------- tiles of an image
 
@@ -72,6 +75,7 @@ cdef struct Image:  # images (N, C, H, W) in memory, and how tiles cover them
 
 
 cdef struct Tiling:  # tiles of all images, cut into chunks
+    Py_ssize_t taps, tile  # each way: of the kernel, and outputs of a tile
     Py_ssize_t N, rows, columns  # of tiles in an image
     Py_ssize_t chunk_rows, chunk_columns  # of tiles in a chunk, the rows counted through all images
     Py_ssize_t chunks_of_rows, chunks_of_columns, chunks
@@ -81,11 +85,17 @@ cdef struct Chunk:  # rows top to bottom - 1 of tiles, through all images, and s
     Py_ssize_t top, bottom, left, columns
 
 
-cdef Tiling tiling_for(Py_ssize_t N, Py_ssize_t OH, Py_ssize_t OW, Py_ssize_t tile_bytes):
+cdef Py_ssize_t tile_of(Py_ssize_t taps) noexcept nogil:
+    """How many outputs, each way, see no more cells than a tile has."""
+    return SIDE + 1 - taps
+
+
+cdef Tiling tiling_for(Py_ssize_t taps, Py_ssize_t N, Py_ssize_t OH, Py_ssize_t OW, Py_ssize_t tile_bytes):
     """Chunks of about equal size, whose tiles take so many bytes."""
     cdef Tiling all
     cdef Py_ssize_t tiles = max(LEAST_TILES, min(MOST_TILES, CHUNK_BYTES // tile_bytes))
-    all.N, all.rows, all.columns = N, (OH + TILE - 1) // TILE, (OW + TILE - 1) // TILE
+    all.taps, all.tile, all.N = taps, tile_of(taps), N
+    all.rows, all.columns = (OH + all.tile - 1) // all.tile, (OW + all.tile - 1) // all.tile
     all.chunks_of_columns = (all.columns + tiles - 1) // tiles
     all.chunk_columns = (all.columns + all.chunks_of_columns - 1) // all.chunks_of_columns
     all.chunk_rows = tiles // all.chunk_columns
@@ -104,8 +114,8 @@ cdef Chunk chunk_of(const Tiling *all, Py_ssize_t i) noexcept nogil:
 
 cdef Py_ssize_t band_bytes(const Tiling *all, const Image *x):
     """Bytes of the cells that the tiles of a chunk see in an image."""
-    cdef Py_ssize_t more = x.side - TILE
-    return up((min(all.chunk_rows, all.rows) * TILE + more) * min(x.at.columns, all.chunk_columns * TILE + more)
+    cdef Py_ssize_t more = x.side - all.tile
+    return up((min(all.chunk_rows, all.rows) * all.tile + more) * min(x.at.columns, all.chunk_columns * all.tile + more)
               * x.band_row * x.item, LINE)
 
 
@@ -134,16 +144,17 @@ cdef Image image_of(shape, Py_ssize_t item, Py_ssize_t side):
 cdef void transform(const Kernels *kernels, const Image *x, const Tiling *all, Chunk tiles, char *points,
                     char *band) noexcept nogil:
     """Transform the cells of a chunk of tiles, image by image."""
-    cdef Py_ssize_t row, rows, row_bytes = tiles.columns * x.row * x.item, i
+    cdef Py_ssize_t row, rows, row_bytes = tiles.columns * x.row * x.item, top, left, i
     cdef Cells cells
     while tiles.top < tiles.bottom:
         row = tiles.top % all.rows
         rows = min(tiles.bottom - tiles.top, all.rows - row)
-        cells = turned(kernels, x, tiles.top // all.rows, TILE * row - x.before_h, TILE * (rows - 1) + x.side,
-                       TILE * tiles.left - x.before_w, TILE * (tiles.columns - 1) + x.side, band)
+        top, left = all.tile * row - x.before_h, all.tile * tiles.left - x.before_w
+        cells = turned(kernels, x, tiles.top // all.rows, top, all.tile * (rows - 1) + x.side,
+                       left, all.tile * (tiles.columns - 1) + x.side, band)
         for i in range(rows):
-            kernels.winograd_tiles(x.side, &cells, TILE * (row + i) - x.before_h, TILE * tiles.left - x.before_w,
-                                   tiles.columns, x.C, x.zeros, points, x.row, x.matrix)
+            kernels.winograd_tiles(x.side, all.tile, &cells, top + all.tile * i, left, tiles.columns, x.C, x.zeros,
+                                   points, x.row, x.matrix)
             points += row_bytes
         tiles.top += rows
 
@@ -184,8 +195,8 @@ cdef bint transform_back(const Kernels *kernels, const char *points, const Image
     while tiles.top < tiles.bottom:
         row = tiles.top % all.rows
         rows = min(tiles.bottom - tiles.top, all.rows - row)
-        cells.top, cells.bottom = TILE * row, min(y.at.rows, TILE * (row + rows))
-        cells.left, cells.right = TILE * tiles.left, min(y.at.columns, TILE * (tiles.left + tiles.columns))
+        cells.top, cells.bottom = all.tile * row, min(y.at.rows, all.tile * (row + rows))
+        cells.left, cells.right = all.tile * tiles.left, min(y.at.columns, all.tile * (tiles.left + tiles.columns))
         height, width = cells.bottom - cells.top, cells.right - cells.left
         data = y.data + (tiles.top // all.rows * y.at.image + first * y.at.channel + cells.top * y.at.row
                          + cells.left * y.at.cell) * y.item
@@ -194,8 +205,8 @@ cdef bint transform_back(const Kernels *kernels, const char *points, const Image
         else:
             cells.data, cells.row, cells.cell = band, width * y.band_row, y.band_row
         for i in range(rows):
-            if not kernels.winograd_outputs(points, y.row, y.matrix, min(whole, y.row), bias, relu, &cells,
-                                            TILE * (row + i), TILE * tiles.left, tiles.columns, nowhere):
+            if not kernels.winograd_outputs(all.tile, points, y.row, y.matrix, min(whole, y.row), bias, relu, &cells,
+                                            all.tile * (row + i), cells.left, tiles.columns, nowhere):
                 finite = False
             points += row_bytes
         if not y.in_place:
@@ -228,7 +239,7 @@ cdef struct Product:
     Py_ssize_t filter_step, packs
 
 
-cdef void set_sizes(Product *job, Py_ssize_t N):
+cdef void set_sizes(Product *job, Py_ssize_t taps, Py_ssize_t N):
     """Cut a product into chunks; x and y have sizes."""
     cdef Py_ssize_t item = job.x.item, line = LINE // item, NR = job.kernels.NR, C = job.x.C, F = job.y.C, pieces, tiles
     job.panels = (F + NR - 1) // NR
@@ -236,11 +247,11 @@ cdef void set_sizes(Product *job, Py_ssize_t N):
     job.panels = (F + job.width - 1) // job.width
     job.panel_bytes = POINTS * C * job.width * item
     job.panels_at_once = min(job.panels, max(1, WEIGHT_BYTES // job.panel_bytes))
-    job.tiles = tiling_for(N, job.y.at.rows, job.y.at.columns, POINTS * (job.x.row + job.width) * item)
+    job.tiles = tiling_for(taps, N, job.y.at.rows, job.y.at.columns, POINTS * (job.x.row + job.width) * item)
     pieces = max(1, FEW_CHUNKS // job.tiles.chunks)
     job.panels_of_chunk = (job.panels_at_once + pieces - 1) // pieces
     job.packs = (C + PACK_CHANNELS - 1) // PACK_CHANNELS
-    job.packed_bytes = up(min(PACK_CHANNELS, C) * TAPS * job.width * item, LINE)
+    job.packed_bytes = up(min(PACK_CHANNELS, C) * taps * taps * job.width * item, LINE)
     tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
     job.y.row = job.y.band_row = job.width
     job.x.matrix, job.y.matrix = tiles * job.x.row, tiles * job.y.row
@@ -254,10 +265,11 @@ cdef void packing_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Product *job = <Product *>context
     cdef Py_ssize_t panel = i // job.packs, c = i % job.packs * PACK_CHANNELS, item = job.x.item
     cdef Py_ssize_t C = min(PACK_CHANNELS, job.x.C - c), first = (job.first_panel + panel) * job.width
+    cdef Py_ssize_t taps = job.tiles.taps
     cdef char *packed = job.scratch + thread * job.scratch_bytes
-    job.kernels.pack(job.raw_weights + first * job.filter_step * item, job.filter_step, job.offset + c * TAPS,
-                     min(job.width, job.y.C - first), C * TAPS, packed, job.width, 0)
-    job.kernels.winograd_weights(packed, C, job.width,
+    job.kernels.pack(job.raw_weights + first * job.filter_step * item, job.filter_step, job.offset + c * taps * taps,
+                     min(job.width, job.y.C - first), C * taps * taps, packed, job.width, 0)
+    job.kernels.winograd_weights(taps, packed, C, job.width,
                                  job.weights + panel * job.panel_bytes + c * job.width * item, job.x.C * job.width)
 
 
@@ -297,10 +309,10 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
     """Compute y = relu(b + x * w), where window (0, 0) begins ``before`` cells before x; tell which images are finite."""
     cdef View x = View(x_nchw), y = View(y_nchw), weights = View(w_fckk)
     cdef Product job
-    cdef Py_ssize_t item = x_nchw.itemsize, c, k, n
+    cdef Py_ssize_t item = x_nchw.itemsize, taps = weights.shape[2], c, kh, kw, n
     job.kernels, job.relu = kernels_for(dtype), relu
-    job.x, job.y = image_for(x, item, SIDE, before), image_for(y, item, TILE, (0, 0))
-    set_sizes(&job, x.shape[0])
+    job.x, job.y = image_for(x, item, SIDE, before), image_for(y, item, tile_of(taps), (0, 0))
+    set_sizes(&job, taps, x.shape[0])
 
     zeros = np.zeros(max(job.x.row, job.panels * job.width), dtype)
     bias = zeros.copy()
@@ -310,10 +322,11 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
     finite = np.ones(job.tiles.chunks, np.uint8)
     cdef unsigned char[::1] flags = finite
     job.is_finite = &flags[0]
-    cdef Py_ssize_t[::1] offset = np.empty(job.x.C * TAPS, np.intp)
+    cdef Py_ssize_t[::1] offset = np.empty(job.x.C * taps * taps, np.intp)
     for c in range(job.x.C):
-        for k in range(TAPS):
-            offset[c * TAPS + k] = c * weights.step[1] + k // 3 * weights.step[2] + k % 3 * weights.step[3]
+        for kh in range(taps):
+            for kw in range(taps):
+                offset[(c * taps + kh) * taps + kw] = c * weights.step[1] + kh * weights.step[2] + kw * weights.step[3]
     job.raw_weights, job.filter_step, job.offset = weights.data, weights.step[0], &offset[0]
 
     cdef int workers = workers_for(job.scratch_bytes)
@@ -372,7 +385,7 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
 def _input_gradient(conv, dy, w, b, bint relu, dx):
     h, v = conv.window
     flipped = _grouped(conv, w).transpose(0, 2, 1, 3, 4)[..., ::-1, ::-1]
-    _by_groups(conv, dy, flipped, b, relu, dx, (2 - h.pad_before, 2 - v.pad_before),
+    _by_groups(conv, dy, flipped, b, relu, dx, (h.kernel - 1 - h.pad_before, v.kernel - 1 - v.pad_before),
                lambda dy, dx: _tiled.input_gradient(conv, dy, w, b, relu, dx))
 
 
@@ -431,20 +444,22 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
 cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     """Transform the sums of a filter."""
     cdef Correlation *job = <Correlation *>context
-    job.kernels.winograd_weight_gradient(job.sums + i * job.sums_row * job.x.item, job.sums_matrix, job.x.C,
-                                         job.dw + i * job.x.C * TAPS * job.x.item)
+    cdef Py_ssize_t taps = job.tiles.taps
+    job.kernels.winograd_weight_gradient(taps, job.sums + i * job.sums_row * job.x.item, job.sums_matrix, job.x.C,
+                                         job.dw + i * job.x.C * taps * taps * job.x.item)
 
 
-cdef void set_weight_sizes(Correlation *job, Py_ssize_t N):
+cdef void set_weight_sizes(Correlation *job, Py_ssize_t taps, Py_ssize_t N):
     """Cut the weight gradient into chunks and blocks; x and dy have sizes."""
     cdef Py_ssize_t item = job.x.item
-    cdef Py_ssize_t tile_bytes = POINTS * (job.x.row + job.dy.row) * item
-    job.tiles = tiling_for(N, job.dy.at.rows, job.dy.at.columns, tile_bytes)
+    cdef Py_ssize_t tile_bytes = POINTS * (job.x.row + job.dy.row) * item, block_bytes
+    job.sums_row, job.sums_matrix = job.x.row, job.dy.C * job.x.row
+    block_bytes = LONG_BLOCK_BYTES if POINTS * job.sums_matrix * item > MANY_SUMS_BYTES else BLOCK_BYTES
+    job.tiles = tiling_for(taps, N, job.dy.at.rows, job.dy.at.columns, tile_bytes)
     job.chunk_tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
-    job.chunks_at_once = max(1, min(job.tiles.chunks, BLOCK_BYTES // (job.chunk_tiles * tile_bytes)))
+    job.chunks_at_once = max(1, min(job.tiles.chunks, block_bytes // (job.chunk_tiles * tile_bytes)))
     job.x.matrix = job.chunks_at_once * job.chunk_tiles * job.x.row
     job.dy.matrix = job.chunks_at_once * job.chunk_tiles * job.dy.row
-    job.sums_row, job.sums_matrix = job.x.row, job.dy.C * job.x.row
     job.parts = (job.dy.C + BLOCK_FILTERS - 1) // BLOCK_FILTERS
     job.scratch_bytes = max(band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.dy))
 
@@ -453,10 +468,10 @@ def _correlate(dtype, x_nchw, dy_nchw, dw_fckk, before):
     """Compute the gradient of the weights; tell whether it is finite."""
     cdef View x = View(x_nchw), dy = View(dy_nchw), dw = View(dw_fckk)
     cdef Correlation job
-    cdef Py_ssize_t item = x_nchw.itemsize, more
+    cdef Py_ssize_t item = x_nchw.itemsize, taps = dw.shape[2], more
     job.kernels = kernels_for(dtype)
-    job.x, job.dy = image_for(x, item, SIDE, before), image_for(dy, item, TILE, (0, 0))
-    set_weight_sizes(&job, dy.shape[0])
+    job.x, job.dy = image_for(x, item, SIDE, before), image_for(dy, item, tile_of(taps), (0, 0))
+    set_weight_sizes(&job, taps, dy.shape[0])
     zeros = np.zeros(max(job.x.row, job.dy.row), dtype)
     cdef View zeros_view = View(zeros)
     job.x.zeros = job.dy.zeros = zeros_view.data
@@ -534,15 +549,15 @@ def _undilated_axis(axis):
         cells, outputs = slice(cell, None, axis.dilation), slice(first, None, axis.dilation)
         size, output = (len(range(extent)[part]) for extent, part in ((axis.size, cells), (axis.output, outputs)))
         yield axis._replace(size=size, output=output, pad_before=-before, dilation=1,
-                            pad_after=max(0, output + 2 + before - size)), cells, outputs
+                            pad_after=max(0, output + axis.kernel - 1 + before - size)), cells, outputs
 
 
 # ------------------------------------------------------------------------------------ what it can do, and what it costs
 
 def why_not(conv):
     """Return why it cannot do this problem, or None."""
-    if conv.window.kernel != (3, 3):
-        return "its kernel is not 3x3"
+    if conv.window.kernel not in ((3, 3), (5, 5)):
+        return "its kernel is neither 3x3 nor 5x5"
     if any(axis.stride != 1 for axis in conv.window):
         return "its stride is not 1"
     if any(axis.dilation > min(axis.size, axis.output) for axis in conv.window):
@@ -555,13 +570,16 @@ def why_not(conv):
 def why_slower(conv):
     """Return why `tiled` is faster, or None: the multiplications saved against what the transforms cost."""
     conv = _undilated(conv)[0][0]
-    cdef double tiles, outputs, C = conv.C // conv.groups, F = conv.F // conv.groups
     h, v = conv.window
-    tiles = conv.N * ((h.output + TILE - 1) // TILE) * ((v.output + TILE - 1) // TILE)
-    outputs = conv.N * h.output * v.output
-    if tiles * (POINTS * C * F + TRANSFORM_COST * (C + F)) >= TAPS * C * F * outputs:
+    cdef Py_ssize_t line = LINE // conv.itemsize, tile = tile_of(h.kernel), c = conv.C // conv.groups
+    cdef Py_ssize_t f = conv.F // conv.groups
+    cdef double weights = c * f, tiles, direct, cost
+    tiles = conv.N * ((h.output + tile - 1) // tile) * ((v.output + tile - 1) // tile)
+    direct = weights * h.kernel * v.kernel * conv.N * h.output * v.output
+    cost = tiles * (weights * POINTS + TRANSFORM_COST * (up(c, line) + up(f, line)))
+    if cost >= direct:
         return "so few channels, filters or outputs gain less than transforming them costs"
-    if tiles * (POINTS * C * F + TRANSFORM_COST * (C + F)) + WEIGHT_COST * C * F >= TAPS * C * F * outputs:
+    if cost + WEIGHT_COST * weights + CALL_COST >= direct:
         return "so few outputs gain less than transforming the weights costs"
     return None
 
@@ -573,18 +591,19 @@ def workspace_bytes(conv):
     conv = _undilated(conv)[0][0]
     cdef Py_ssize_t item = conv.itemsize, most = _tiled.workspace_bytes(conv), F, C, tiny
     h, v = conv.window
+    cdef Py_ssize_t taps = h.kernel
     C, F = conv.C // conv.groups, conv.F // conv.groups
     job.kernels = weights.kernels = kernels_for(conv.dtype)
     image = C, h.size, v.size
     output = F, h.output, v.output
     for x, y in ((image, output), (output, image)):
-        job.x, job.y = image_of(x, item, SIDE), image_of(y, item, TILE)
-        set_sizes(&job, conv.N)
-        tiny = job.tiles.chunks + conv.N + job.x.C * TAPS * sizeof(Py_ssize_t)
+        job.x, job.y = image_of(x, item, SIDE), image_of(y, item, tile_of(taps))
+        set_sizes(&job, taps, conv.N)
+        tiny = job.tiles.chunks + conv.N + job.x.C * taps * taps * sizeof(Py_ssize_t)
         most = max(most, workers_for(job.scratch_bytes) * job.scratch_bytes + job.panels_at_once * job.panel_bytes + tiny)
     F = min(F, filters_at_once(C, item))
-    weights.x, weights.dy = image_of(image, item, SIDE), image_of((F, h.output, v.output), item, TILE)
-    set_weight_sizes(&weights, conv.N)
+    weights.x, weights.dy = image_of(image, item, SIDE), image_of((F, h.output, v.output), item, tile_of(taps))
+    set_weight_sizes(&weights, taps, conv.N)
     return max(most, workers_for(weights.scratch_bytes) * weights.scratch_bytes
                + POINTS * (weights.sums_matrix + weights.x.matrix + weights.dy.matrix) * item
-               + F * C * TAPS * item)
+               + F * C * taps * taps * item)

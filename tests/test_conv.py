@@ -10,6 +10,7 @@ from cases import DTYPES, LAYOUTS, Variant, algorithms_of, conv
 from contract import Products, assert_near, run
 
 import cnnfast
+from cnnfast import reference
 
 MANY_IMAGES = [  # columns, and a dy to be masked, of more bytes than a call may hold
     Variant(case, *choices)
@@ -81,6 +82,20 @@ def test_infinity_times_a_zero_weight_is_nan(algorithm: str) -> None:
     with np.errstate(invalid="ignore"):
         y = cnnfast.conv2d(x, np.zeros((1, 1, 3, 3)), padding=1, algorithm=algorithm)
     np.testing.assert_array_equal(y.ravel(), [np.nan, np.nan, 0])
+
+
+@pytest.mark.parametrize("algorithm", ["tiled", "im2col", "naive"])
+def test_weights_whose_filters_lie_side_by_side(algorithm: str) -> None:
+    x, w = np.zeros((1, 4, 5, 5)), np.arange(108.0).reshape(4, 3, 3, 3).swapaxes(0, 1)
+    dy = np.arange(27.0).reshape(1, 3, 3, 3)
+    dx, truth = (
+        library.conv2d_backward(
+            dy, library.conv2d_forward(x, w, stride=2, padding=1, algorithm=algorithm)[1]
+        )[0]
+        for library in (cnnfast, reference)
+    )
+    # taps of one phase of dx are 6 apart, and two filters 9: that is no run of four neighbours
+    np.testing.assert_array_equal(dx, truth)
 
 
 @pytest.mark.parametrize("variant", MANY_IMAGES, ids=str)

@@ -58,10 +58,11 @@ def good_call(function: str, dtype: str, layout: str | None = None) -> Arguments
     if function == "plan_conv2d":
         return {"x_shape": (2, 4, 6, 5), "w_shape": (6, 4, 3, 3)}
     x = np.ones((2, 4, 6, 5), dtype)
+    cols = np.zeros(4096, dtype)[:640].reshape(2, 16, 20)
     if function == "im2col":
-        return {"x": x, "kernel_size": 2}
+        return {"x": x, "kernel_size": 2, "out": cols}
     if function == "col2im":
-        return {"cols": np.ones((2, 16, 20), dtype), "output_size": (6, 5), "kernel_size": 2}
+        return {"cols": cols, "output_size": (6, 5), "kernel_size": 2, "out": x}
     base = re.sub("_(forward|backward)$", "", function)
     variant = next(v for v in variants((base,), "plain") if v.layout in (None, layout or "NCHW"))
     variant = Variant(variant.case, dtype, variant.layout, None)

@@ -29,8 +29,9 @@ import cnnfast
 
 PLACES = ("begin", "end")
 STRIDES = (1, 2)
-VECTORISED = ("conv2d", "conv_transpose2d", "linear")  # where the instruction set matters
-OTHERS = ("max_pool2d", "avg_pool2d", "batch_norm2d", "group_norm")
+NORMS = ("batch_norm2d", "group_norm")
+VECTORISED = ("conv2d", "conv_transpose2d", "linear", *NORMS)  # where the instruction set matters
+OTHERS = ("max_pool2d", "avg_pool2d")
 NAMES = (
     *("typical", "typical-3x3", "pixel", "stem"),
     *("depthwise", "depthwise-of-vectors", "depthwise-times-3", "depthwise-3x3-stride-2"),

@@ -24,6 +24,11 @@ WIDE = conv("wide", (1, 3, 6, 411), (5, 3, 3, 3), padding=(2, 0))  # tiles of a 
 CUT_OFF = conv("cut-off", (2, 3, 6, 7), (4, 3, 3, 3), padding=((5, 0), (7, 3)))
 GROUPS = conv("groups", (2, 6, 9, 10), (10, 3, 3, 3), padding=1, groups=2)
 BACKWARDS = transposed("many-chunks", (7, 19, 30, 27), (19, 53, 3, 3), padding=1)
+FIVE_TAPS = conv("five-taps", (5, 19, 17, 14), (53, 19, 5, 5), padding=2)
+FIVE_TAPS_CUT_OFF = conv("five-taps-cut-off", (2, 3, 6, 7), (4, 3, 5, 5), padding=((5, 0), (7, 3)))
+FIVE_TAPS_BACKWARDS = transposed("five-taps", (3, 19, 14, 11), (19, 33, 5, 5), padding=2)
+ALL = (MANY_CHUNKS, WIDE, CUT_OFF, GROUPS, BACKWARDS)
+ALL += (FIVE_TAPS, FIVE_TAPS_CUT_OFF, FIVE_TAPS_BACKWARDS)
 
 
 def all_variants(*cases: object) -> list[Variant]:
@@ -34,9 +39,7 @@ def all_variants(*cases: object) -> list[Variant]:
 
 
 @pytest.mark.parametrize("name", cpu.available())
-@pytest.mark.parametrize(
-    "variant", all_variants(MANY_CHUNKS, WIDE, CUT_OFF, GROUPS, BACKWARDS), ids=str
-)
+@pytest.mark.parametrize("variant", all_variants(*ALL), ids=str)
 def test_agrees_with_reference(variant: Variant, name: str) -> None:
     before = cpu.current()
     cpu.use(name)
@@ -49,25 +52,28 @@ def test_agrees_with_reference(variant: Variant, name: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [64, 512])
-def test_error_against_a_longer_type(channels: int, dtype: str) -> None:
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_error_against_a_longer_type(kernel: int, channels: int, dtype: str) -> None:
     """Of float32 against float64, and of float64 against long double, by hand."""
     longer = {"float32": np.float64, "float64": np.longdouble}[dtype]
     random = np.random.default_rng(4)
     x = random.standard_normal((2, channels, 9, 8)).astype(dtype)
-    w = (random.standard_normal((9, channels, 3, 3)) / (9 * channels) ** 0.5).astype(dtype)
+    w = random.standard_normal((9, channels, kernel, kernel)).astype(dtype)
+    w /= kernel * channels**0.5
     dy = random.standard_normal((2, 9, 9, 8)).astype(dtype)
-    y, cache = cnnfast.conv2d_forward(x, w, padding=1, algorithm="winograd")
+    y, cache = cnnfast.conv2d_forward(x, w, padding="same", algorithm="winograd")
     dx, dw, _ = cnnfast.conv2d_backward(dy, cache)
 
-    padded = np.pad(x.astype(longer), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    taps = [(kh, kw, padded[:, :, kh : kh + 9, kw : kw + 8]) for kh in range(3) for kw in range(3)]
+    p = kernel // 2
+    padded = np.pad(x.astype(longer), ((0, 0), (0, 0), (p, p), (p, p)))
     want_y, want_dw, want_padded = np.zeros(y.shape, longer), np.zeros(w.shape, longer), 0 * padded
-    for kh, kw, cells in taps:
+    for kh, kw in itertools.product(range(kernel), repeat=2):
+        seen = np.s_[:, :, kh : kh + 9, kw : kw + 8]
         tap = w[:, :, kh, kw].astype(longer)
-        want_y += np.einsum("fc,nchw->nfhw", tap, cells)
-        want_dw[:, :, kh, kw] = np.einsum("nfhw,nchw->fc", dy.astype(longer), cells)
-        want_padded[:, :, kh : kh + 9, kw : kw + 8] += np.einsum("fc,nfhw->nchw", tap, dy)
-    wants = {"y": want_y, "dx": want_padded[:, :, 1:-1, 1:-1], "dw": want_dw}
+        want_y += np.einsum("fc,nchw->nfhw", tap, padded[seen])
+        want_dw[:, :, kh, kw] = np.einsum("nfhw,nchw->fc", dy.astype(longer), padded[seen])
+        want_padded[seen] += np.einsum("fc,nfhw->nchw", tap, dy)
+    wants = {"y": want_y, "dx": want_padded[:, :, p:-p, p:-p], "dw": want_dw}
     for name, got in {"y": y, "dx": dx, "dw": dw}.items():
         error = np.linalg.norm((got - wants[name]).astype(float))
         assert error <= ROUNDING["winograd"][dtype] * np.linalg.norm(wants[name].astype(float)), (
@@ -83,12 +89,13 @@ def spoilt(inputs: Arrays, name: str, place: tuple[int, ...], special: float) ->
 
 
 @pytest.mark.parametrize("special", SPECIAL, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_special_values_go_where_the_formula_sends_them(layout: str, special: float) -> None:
+@pytest.mark.parametrize(("kernel", "layout"), [(3, "NCHW"), (3, "NHWC"), (5, "NCHW")])
+def test_special_values_go_where_the_formula_sends_them(
+    kernel: int, layout: str, special: float
+) -> None:
     """At every place of a tile, at borders and inside; the image after it keeps its bits."""
-    variant = Variant(
-        conv("special", (3, 3, 11, 10), (4, 3, 3, 3), padding=1), "float32", layout, "winograd"
-    )
+    case = conv("special", (3, 3, 11, 10), (4, 3, kernel, kernel), padding=kernel // 2)
+    variant = Variant(case, "float32", layout, "winograd")
     inputs = variant.inputs("uniform")
     clean = run(cnnfast, variant, inputs)
     rows, columns = (2, 3) if layout == "NCHW" else (1, 2)
@@ -119,7 +126,7 @@ def test_an_overflow_of_the_transforms_alone_does_not_show(dtype: str) -> None:
     assert np.isfinite(got).all()
 
 
-@pytest.mark.parametrize("variant", all_variants(MANY_CHUNKS, BACKWARDS), ids=str)
+@pytest.mark.parametrize("variant", all_variants(MANY_CHUNKS, BACKWARDS, FIVE_TAPS), ids=str)
 def test_thread_count_does_not_change_bits(variant: Variant) -> None:
     inputs = variant.inputs("uniform")
     with cnnfast.num_threads(1):
@@ -133,12 +140,12 @@ def test_thread_count_does_not_change_bits(variant: Variant) -> None:
 @pytest.mark.parametrize("channels", [1, 64, 512, 768])
 def test_memory_is_bounded(channels: int, threads: int) -> None:
     with cnnfast.num_threads(threads):
-        for dtype, layout in itertools.product(DTYPES, LAYOUTS):
+        for dtype, layout, kernel in itertools.product(DTYPES, LAYOUTS, (3, 5)):
             for size in ((7, 7), (224, 224), (1, 5000), (5000, 1)):
                 shape = (channels, *size) if layout == "NCHW" else (*size, channels)
                 plan = cnnfast.plan_conv2d(
-                    *((16, *shape), (channels, channels, 3, 3)),
-                    **{"dtype": dtype, "layout": layout, "padding": 1, "algorithm": "winograd"},
+                    *((16, *shape), (channels, channels, kernel, kernel)),
+                    **{"dtype": dtype, "layout": layout, "padding": 2, "algorithm": "winograd"},
                 )
                 assert plan.workspace_bytes <= BOUND
 
@@ -147,6 +154,7 @@ def test_memory_is_bounded(channels: int, threads: int) -> None:
 def test_auto_takes_it_for_layers_of_many_channels(layer: tuple[int, ...]) -> None:
     weights = (layer[1], layer[1], 3, 3)
     assert cnnfast.plan_conv2d(layer, weights, padding=1).algorithm == "winograd"
+    assert cnnfast.plan_conv2d(layer, (*weights[:2], 5, 5), padding=2).algorithm == "winograd"
     refused = cnnfast.plan_conv2d((layer[0], 3, *layer[2:]), (64, 3, 3, 3), padding=1)
     assert refused.algorithm != "winograd"
     assert "channels" in refused.refusals["winograd"]

@@ -29,3 +29,9 @@ def promote(*arrays: RealArray) -> Sequence[FloatArray]:
     elif dtype == np.float16:
         dtype = np.dtype(np.float32)
     return [array.astype(dtype, copy=False) for array in given]
+
+
+def promote_like(result: FloatArray, gradient: RealArray) -> FloatArray:
+    """Give a gradient in the dtype in which its layer has computed the result."""
+    (slopes,) = promote(gradient)
+    return slopes.astype(result.dtype, casting="same_kind", copy=False)

@@ -1,4 +1,6 @@
 /* The template for float32 and float64. */
+#include <math.h>
+
 #if !defined(__GNUC__) && !defined(PLAIN_C)
 #define PLAIN_C
 #endif
@@ -9,21 +11,21 @@
 #endif
 
 #define T float
-#define NUMBER_BYTES 4
+#define LANE_COUNT (VECTOR_BYTES / 4)
 #define INTEGER int32_t
 #define KIND float32
 #include "template.h"
 #undef T
-#undef NUMBER_BYTES
+#undef LANE_COUNT
 #undef INTEGER
 #undef KIND
 
 #define T double
-#define NUMBER_BYTES 8
+#define LANE_COUNT (VECTOR_BYTES / 8)
 #define INTEGER int64_t
 #define KIND float64
 #include "template.h"
 #undef T
-#undef NUMBER_BYTES
+#undef LANE_COUNT
 #undef INTEGER
 #undef KIND

@@ -5,6 +5,7 @@
 #define CNNFAST_KERNELS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* A (M x K) of a product: element (m, k) is at data + m / MR * tile + m % MR * row + k * step. Either row or step is 1:
    packed tiles of MR rows, or a matrix in place. Or, where there are places, it is at data + place[m] + offset[k]. */
@@ -122,6 +123,60 @@ typedef struct {
     ptrdiff_t source_size, out_size; /* numbers of the scratch: what is seen, and then outputs */
 } Depthwise;
 
+/* Images (n, c, row, column) that are normalised, and whether what lies in one vector of them is together in memory. */
+typedef struct {
+    void *data;
+    Places at;
+    int together;
+} Images;
+
+/* What normalises x to y, or dy to dx (here called y): the numbers of channel c of image n are at [n * image + c].
+   Pixels are counted through all images. Vectors are cells of a plane, or channels of pixels. */
+typedef struct {
+    Images x, dy, y; /* forward there is no dy: its data is NULL */
+    int by_pixels;
+    ptrdiff_t channels, image; /* image: 0 where all images share their numbers */
+    const double *center, *unit, *factor, *shift, *dy_factor;
+} Norm;
+
+/* What a pool takes of the numbers in a window: the largest (NaN above all), that and its place, or the sum; and which of
+   equal maxima get the gradient. */
+enum { TAKE_MAX, TAKE_PLACE, TAKE_SUM };
+enum { TIES_FIRST, TIES_ALL, TIES_SPLIT };
+
+/* How windows slide along one axis. Regions are cut, `block` by `block` into `blocks`, from the `all` outputs; or for the
+   gradient from the `all` strides of cells that begin with number `first`, of which there are `cells` in the scratch. */
+typedef struct {
+    ptrdiff_t size, kernel, output, stride, before, dilation, reach;
+    ptrdiff_t first, all, block, blocks, cells;
+} Slide;
+
+enum { MOST_SELECTED = 16 }; /* taps of a window whose gradient is gathered by comparing places */
+
+typedef struct {
+    int take, doubled_h, doubled_w; /* many taps are taken by doubling, and columns not cut into phases then */
+    int in_place; /* rows are joined where they are: they fill vectors, and have a stride of 1 or 2 or cells that do */
+    Slide h, w;
+    ptrdiff_t channels, width, blocks; /* C, in so many blocks of `width` (the last may be less) that make one cell */
+    void *x, *y; /* or dx and dy */
+    Places x_at, y_at;
+    unsigned char *bytes; /* of each maximum kh * KW + kw, or NULL; or else */
+    int64_t *indices; /* ih * W + iw */
+    Places place_at;
+    const ptrdiff_t *index; /* of the cell under tap kh * KW + kw */
+    const ptrdiff_t *place_h, *place_w; /* and its row and column; 256 of them */
+    const void *seen; /* x in the backward pass, for ties */
+    Places seen_at;
+    const double *rows, *columns; /* outputs of an average are divided by the product of their two */
+    /* Scratch, in numbers: `phases` times `group` lines of so many numbers, from phase to phase `phase`; columns of phase
+       i are those from residue[i] on. At held_at rows `held` numbers long, of which tap kh is tap_h[kh] further, as tap
+       kw is tap_w[kw] further in the lines; outputs, divisors; and the places of all these `twin` after them. */
+    ptrdiff_t phases, group, line, phase, held, held_at, out_at, divisors_at, twin;
+    const ptrdiff_t *residue, *tap_h, *tap_w;
+    /* Gradient: the taps of phase i, first_h[i] to first_h[i + 1] - 1 of tap_h, and which they are. */
+    const ptrdiff_t *first_h, *first_w, *of_h, *of_w;
+} Pool;
+
 typedef struct {
     int MR, NR, lanes; /* rows of a tile of C, and columns, in registers; numbers of a vector */
     /* C = or += A B, with bias and ReLU. */
@@ -165,18 +220,35 @@ typedef struct {
     void (*copy_matrix)(ptrdiff_t rows, ptrdiff_t columns, const void *from, ptrdiff_t from_row,
                         ptrdiff_t from_column, void *to, ptrdiff_t to_row, ptrdiff_t to_column);
     /* Winograd's transforms. Matrix i of the 36 is at data + i * matrix, with a row for each tile, or for each channel
-       of the weights. Neighbouring tiles begin at cells (h, w), (h, w + 4), ...; cells outside of those that there are
-       count as `zeros`, and are written to `nowhere`: a row of channels. Channels come in whole vectors.
-       Of tiles of `size` (6 for cells, 4 for gradients of outputs), */
-    void (*winograd_tiles)(int size, const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, ptrdiff_t C,
-                           const void *zeros, void *to, ptrdiff_t row, ptrdiff_t matrix);
-    /* of weights [C][3][3][width], */
-    void (*winograd_weights)(const void *w, ptrdiff_t C, ptrdiff_t width, void *to, ptrdiff_t matrix);
+       of the weights. Tiles have tile x tile outputs, and neighbours begin at cells (h, w), (h, w + tile), ...; cells
+       outside of those that there are count as `zeros`, and are written to `nowhere`: a row of channels. Channels come
+       in whole vectors. Of size x size cells, 6 for those that a tile sees, or `tile` for gradients of its outputs, */
+    void (*winograd_tiles)(int size, ptrdiff_t tile, const Cells *x, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles,
+                           ptrdiff_t C, const void *zeros, void *to, ptrdiff_t row, ptrdiff_t matrix);
+    /* of weights [C][taps][taps][width], */
+    void (*winograd_weights)(int taps, const void *w, ptrdiff_t C, ptrdiff_t width, void *to, ptrdiff_t matrix);
     /* back to tiles of outputs, telling whether all are finite, */
-    int (*winograd_outputs)(const void *from, ptrdiff_t row, ptrdiff_t matrix, ptrdiff_t F, const void *bias, int relu,
-                            const Cells *y, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, void *nowhere);
-    /* and back to the gradient [C][3][3] of the weights of a filter. */
-    void (*winograd_weight_gradient)(const void *from, ptrdiff_t matrix, ptrdiff_t C, void *to);
+    int (*winograd_outputs)(int tile, const void *from, ptrdiff_t row, ptrdiff_t matrix, ptrdiff_t F, const void *bias,
+                            int relu, const Cells *y, ptrdiff_t h, ptrdiff_t w, ptrdiff_t tiles, void *nowhere);
+    /* and back to the gradient [C][taps][taps] of the weights of a filter. */
+    void (*winograd_weight_gradient)(int taps, const void *from, ptrdiff_t matrix, ptrdiff_t C, void *to);
+    /* With t = (x - center) * unit, of pixels q to end - 1 and channels c0 to c1 - 1; with numbers for each image, the
+       pixels are of one. Add to sums[c] and products[c]: t and t * t, backward dy and dy * t. */
+    void (*norm_sums)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1, double *sums,
+                      double *products);
+    /* y = t * factor + shift, backward + dy * dy_factor. */
+    void (*norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1);
+    /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells, gathered; */
+    void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
+    void (*pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
+    /* the gradient of some rows of outputs in a block of channels, added to where it belongs (zero: to 0); */
+    void (*pool_scatter)(const Pool *p, int ties, int zero, ptrdiff_t block, ptrdiff_t row, ptrdiff_t end_row);
+    /* and for places q0 to q0 + count - 1 of each of C channels of an image the first maximum, or a number to be put
+       there, the image being contiguous. */
+    void (*channel_maxima)(const Places *p, const void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, void *best,
+                           int64_t *place);
+    void (*channel_fill)(const Places *p, int by_pixels, void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
+                         const void *numbers);
 } Kernels;
 
 typedef struct {

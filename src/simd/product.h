@@ -150,19 +150,26 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
     }
 }
 
-/* for a panel, for a block of k that stays in the first cache, for o in rows of the panel: blocks of 4 x 4 where
-   neighbours in k are neighbours in memory, single numbers elsewhere */
+/* for a panel, for a block of k that stays in the first cache, for o in rows of the panel: whole rows of the result
+   where neighbours in o are neighbours in memory, blocks of 4 x 4 where those in k are, single numbers elsewhere */
 static void NAME(pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,
                        ptrdiff_t width, ptrdiff_t panel)
 {
     for (ptrdiff_t first = 0; first < rows; first += width)
         for (ptrdiff_t k0 = 0; k0 < K; k0 += 64) {
             ptrdiff_t k1 = K - k0 < 64 ? K : k0 + 64, o = 0;
-            const T *numbers = (const T *)from + first * row;
-            T *block = (T *)to + first / width * panel;
+            const T *restrict numbers = (const T *)from + first * row;
+            T *restrict block = (T *)to + first / width * panel;
+            if (row == 1 && rows - first >= width) {
+                for (ptrdiff_t k = k0; k < k1; k++)
+                    for (o = 0; o < width; o++)
+                        block[k * width + o] = numbers[offset[k] + o];
+                continue;
+            }
             for (; o + 4 <= width && first + o + 4 <= rows; o += 4)
                 for (ptrdiff_t k = k0; k < k1;)
-                    if (k + 4 <= k1 && offset[k + 3] == offset[k] + 3) {
+                    if (k + 4 <= k1 && offset[k + 1] == offset[k] + 1 && offset[k + 2] == offset[k] + 2 &&
+                        offset[k + 3] == offset[k] + 3) {
                         NAME(turn)(numbers + o * row + offset[k], row, block + k * width + o, width);
                         k += 4;
                     } else {

@@ -33,20 +33,6 @@ static void NAME(add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, 
             }
 }
 
-#define Wide NAME(Wide)
-#define Half NAME(Half)
-#if defined(PLAIN_C)
-#define WIDE_LANES 1
-typedef double Wide;
-typedef T Half;
-#define WIDEN(half) ((double)(half))
-#else
-#define WIDE_LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(double)))
-typedef double Wide __attribute__((vector_size(VECTOR_BYTES)));
-typedef T Half __attribute__((vector_size(VECTOR_BYTES / sizeof(double) * sizeof(T)), aligned(sizeof(T)), may_alias));
-#define WIDEN(half) __builtin_convertvector(half, Wide)
-#endif
-
 /* Sum of neighbours, in double: four vectors of sums, then one, then what is left. */
 ALWAYS double NAME(sum)(const T *from, ptrdiff_t count)
 {
@@ -107,8 +93,3 @@ static void NAME(channel_sums)(const Places *p, int by_pixels, const void *y, pt
         q0 += run;
     }
 }
-
-#undef Wide
-#undef Half
-#undef WIDE_LANES
-#undef WIDEN

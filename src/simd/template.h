@@ -3,7 +3,7 @@
    Here are vectors, and the table of what the files included below make of them. Uses the vector extensions of GCC and
    Clang; for other compilers (PLAIN_C) a vector is one number. Defined by who includes it: SET (name of the instruction
    set), VECTOR_BYTES, MR (rows of a tile), NV (vectors in a row of a tile), T and INTEGER (a number, and an integer of
-   its size), NUMBER_BYTES (that size), KIND (its name). */
+   its size), LANE_COUNT (LANES for the preprocessor, unless PLAIN_C), KIND (its name). */
 
 #define JOIN(a, b, c) a##_##b##_##c
 #define JOINED(a, b, c) JOIN(a, b, c)
@@ -24,9 +24,27 @@
 
 #if defined(PLAIN_C)
 typedef T Vector;
+typedef INTEGER Mask;
 #else
 typedef T Vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES)));
+typedef INTEGER Mask __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+#endif
+
+/* Numbers in double, where sums are long: a vector of them, and as many of type T. */
+#define Wide NAME(Wide)
+#define Half NAME(Half)
+#if defined(PLAIN_C)
+#define WIDE_LANES 1
+typedef double Wide;
+typedef T Half;
+#define WIDEN(half) ((double)(half))
+#define NARROW(wide) ((T)(wide))
+#else
+#define WIDE_LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(double)))
+typedef double Wide __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(double)), may_alias));
+typedef T Half __attribute__((vector_size(VECTOR_BYTES / sizeof(double) * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define WIDEN(half) __builtin_convertvector(half, Wide)
+#define NARROW(wide) __builtin_convertvector(wide, Half)
 #endif
 
 ALWAYS ptrdiff_t NAME(least)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -84,6 +102,10 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "winograd.h"
 
+#include "norm.h"
+
+#include "pool.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -107,6 +129,13 @@ static const Kernels NAMED_TABLE = {
     NAME(winograd_weights),
     NAME(winograd_outputs),
     NAME(winograd_weight_gradient),
+    NAME(norm_sums),
+    NAME(norm_scale),
+    NAME(pool),
+    NAME(pool_gradient),
+    NAME(pool_scatter),
+    NAME(channel_maxima),
+    NAME(channel_fill),
 };
 
 #undef NAMED_TABLE
@@ -116,6 +145,11 @@ static const Kernels NAMED_TABLE = {
 #undef ALWAYS
 #undef Vector
 #undef Mask
+#undef Wide
+#undef Half
+#undef WIDE_LANES
+#undef WIDEN
+#undef NARROW
 #undef LANES
 #undef PREFETCH
 #undef NR

@@ -36,9 +36,9 @@ typedef T NAME(Four) __attribute__((vector_size(SIDE * sizeof(T)), aligned(sizeo
 #define FOUR_FOURS(from) JOINED_VECTORS(TWO_FOURS(from), TWO_FOURS(from + 8 * row), BLOCKS_16)
 
 TURN(turn, NAME(Four), ONE_FOUR, BLOCKS_4)
-#if VECTOR_BYTES / NUMBER_BYTES == 16
+#if LANE_COUNT == 16
 TURN(turn_vectors, Vector, FOUR_FOURS, BLOCKS_16)
-#elif VECTOR_BYTES / NUMBER_BYTES == 8
+#elif LANE_COUNT == 8
 TURN(turn_vectors, Vector, TWO_FOURS, BLOCKS_8)
 #endif
 #undef LOW
@@ -79,7 +79,7 @@ ALWAYS void NAME(turn)(const T *from, ptrdiff_t row, T *to, ptrdiff_t width)
 ALWAYS void NAME(transpose)(const T *restrict from, ptrdiff_t row, ptrdiff_t C, ptrdiff_t J, T *restrict to,
                             ptrdiff_t to_row)
 {
-#if !defined(PLAIN_C) && HAS_SHUFFLE && VECTOR_BYTES / NUMBER_BYTES > SIDE
+#if !defined(PLAIN_C) && HAS_SHUFFLE && LANE_COUNT > SIDE
     if (C >= LANES && J >= SIDE)
         BANDS(LANES, turn_vectors)
     else

@@ -39,14 +39,13 @@ import numpy as np
 
 import cnnfast
 
+from .._gradients import conv_gradients
 from .._promote import FloatArray, RealArray, promote
 from .im2col import col2im_indices, get_im2col_indices, im2col_indices
 from .im2col_cython import (
     col2im_6d_cython,
     col2im_cython,
-    expect_shape,
     im2col_cython,
-    output_size,
 )
 
 __all__ = [
@@ -86,10 +85,7 @@ def conv_forward_fast(
     x: RealArray, w: RealArray, b: RealArray, conv_param: Param
 ) -> tuple[FloatArray, ConvCache]:
     """Convolve x (N, C, H, W) with w (F, C, HH, WW) and add b (F,); sizes floor."""
-    x_nchw, w_fckk, bias = promote(x, w, b)
-    stride, pad = conv_param["stride"], conv_param["pad"]
-    out = cnnfast.conv2d(x_nchw, w_fckk, bias.reshape(-1), stride=stride, padding=pad)
-    return out, (x, w, b, conv_param, None)
+    return convolve(x, w, b, conv_param), (x, w, b, conv_param, None)
 
 
 def conv_backward_fast(
@@ -98,20 +94,7 @@ def conv_backward_fast(
     """Give (dx, dw, db) for the cache of any conv forward of this module."""
     # Not from the columns: their two orders have one shape and cannot be told apart.
     x, w, _, conv_param, _ = cache
-    x_nchw, w_fckk, dy = promote(x, w, dout)
-    (N, _, H, W), (F, _, HH, WW) = x_nchw.shape, w_fckk.shape
-    stride, pad = conv_param["stride"], conv_param["pad"]
-    OH, OW = output_size(H, HH, pad, stride), output_size(W, WW, pad, stride)
-    expect_shape("dout", dy, (N, F, OH, OW))
-    # dx is the transposed convolution of dout, and the weight gradient of that one is dw: both for
-    # no more than their own price, where a cache of cnnfast's would cost the convolution again.
-    unseen = (H + 2 * pad - HH) % stride, (W + 2 * pad - WW) % stride  # cells beyond the last field
-    dx, back = cnnfast.conv_transpose2d_forward(
-        dy, w_fckk, stride=stride, padding=pad, output_padding=unseen
-    )
-    _, dw, _ = cnnfast.conv_transpose2d_backward(x_nchw, back, needs="w")
-    db = dy.sum(axis=(0, 2, 3), dtype=np.float64).astype(dy.dtype, copy=False)
-    return dx, dw, db
+    return convolution_gradients(dout, x, w, conv_param)
 
 
 conv_backward_strides = conv_backward_fast
@@ -146,12 +129,12 @@ def conv_forward_im2col(
 def max_pool_forward_fast(x: RealArray, pool_param: Param) -> tuple[FloatArray, PoolCache]:
     """Pool x; the cache is tagged "reshape" where square windows tile x, else "im2col"."""
     _, _, H, W = np.shape(x)
-    (pool_height, pool_width), stride = _window(pool_param)
+    (pool_height, pool_width), stride = window_of(pool_param)
     same_size = pool_height == pool_width == stride > 0
     if same_size and H % stride == 0 and W % stride == 0:
         out, reshape_cache = max_pool_forward_reshape(x, pool_param)
         return out, ("reshape", reshape_cache)
-    return _max_pool(x, pool_param), ("im2col", (x, None, None, pool_param))
+    return max_pool(x, pool_param), ("im2col", (x, None, None, pool_param))
 
 
 def max_pool_backward_fast(dout: RealArray, cache: PoolCache) -> FloatArray:
@@ -166,8 +149,8 @@ def max_pool_backward_fast(dout: RealArray, cache: PoolCache) -> FloatArray:
 def max_pool_forward_reshape(x: RealArray, pool_param: Param) -> tuple[FloatArray, ReshapeCache]:
     """Pool x by square windows that tile it; the cache is (x, x_reshaped, out)."""
     N, C, H, W = np.shape(x)
-    (pool_height, pool_width), stride = _window(pool_param)
-    out = _max_pool(x, pool_param)  # first: it refuses a stride of 0
+    (pool_height, pool_width), stride = window_of(pool_param)
+    out = max_pool(x, pool_param)  # first: it refuses a stride of 0
     assert pool_height == pool_width == stride, "Invalid pool params"
     assert H % stride == 0 and W % stride == 0, "Invalid pool params"
     x_reshaped = np.reshape(x, (N, C, H // stride, stride, W // stride, stride))
@@ -178,14 +161,14 @@ def max_pool_backward_reshape(dout: RealArray, cache: ReshapeCache) -> FloatArra
     """Give dx; equal maxima of a window share its gradient equally."""
     x, x_reshaped, _ = cache
     size = x_reshaped.shape[3]
-    return _max_pool_gradient(dout, x, (size, size), size, "split")
+    return max_pool_gradient(dout, x, (size, size), size, "split")
 
 
 def max_pool_forward_im2col(x: RealArray, pool_param: Param) -> tuple[FloatArray, Im2colCache]:
     """Pool x where the stride fits; the cache is (x, x_cols, x_cols_argmax, pool_param)."""
     N, C, H, W = np.shape(x)
-    (pool_height, pool_width), stride = _window(pool_param)
-    out = _max_pool(x, pool_param)  # first: it refuses a stride of 0
+    (pool_height, pool_width), stride = window_of(pool_param)
+    out = max_pool(x, pool_param)  # first: it refuses a stride of 0
     assert (H - pool_height) % stride == 0, "Invalid height"
     assert (W - pool_width) % stride == 0, "Invalid width"
     planes = np.reshape(x, (N * C, 1, H, W))
@@ -196,28 +179,63 @@ def max_pool_forward_im2col(x: RealArray, pool_param: Param) -> tuple[FloatArray
 def max_pool_backward_im2col(dout: RealArray, cache: Im2colCache) -> FloatArray:
     """Give dx; the first of equal maxima takes the window's gradient, overlaps add up."""
     x, _, _, pool_param = cache
-    return _max_pool_gradient(dout, x, *_window(pool_param), "first")
+    return max_pool_gradient(dout, x, *window_of(pool_param), "first")
 
 
-def _window(pool_param: Param) -> tuple[tuple[int, int], int]:
+def convolve(
+    x: RealArray,
+    w: RealArray,
+    b: RealArray,
+    conv_param: Param,
+    algorithm: str = "auto",
+    activation: str | None = None,
+) -> FloatArray:
+    """Convolve in the common dtype of x, w and b, by one of cnnfast's algorithms."""
+    x_nchw, w_fckk, bias = promote(x, w, b)
+    return cnnfast.conv2d(
+        x_nchw,
+        w_fckk,
+        bias.reshape(-1),
+        stride=conv_param["stride"],
+        padding=conv_param["pad"],
+        algorithm=algorithm,
+        activation=activation,
+    )
+
+
+def convolution_gradients(
+    dout: RealArray, x: RealArray, w: RealArray, conv_param: Param, algorithm: str = "auto"
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Give (dx, dw, db) in the common dtype of x, w and dout, by one of cnnfast's algorithms."""
+    x_nchw, w_fckk, dy = promote(x, w, dout)
+    stride, pad = conv_param["stride"], conv_param["pad"]
+    return conv_gradients(
+        "dout", dy, x_nchw, w_fckk, (stride, stride), (pad, pad), algorithm=algorithm
+    )
+
+
+def window_of(pool_param: Param) -> tuple[tuple[int, int], int]:
     """Unpack pool_param into the window's size and the stride."""
     return (pool_param["pool_height"], pool_param["pool_width"]), pool_param["stride"]
 
 
-def _max_pool(x: RealArray, pool_param: Param) -> FloatArray:
+def max_pool(x: RealArray, pool_param: Param, algorithm: str = "auto") -> FloatArray:
+    """Pool x, integers as float64, by one of cnnfast's algorithms."""
     (x_nchw,) = promote(x)
-    window, stride = _window(pool_param)
-    out, _ = cnnfast.max_pool2d_forward(x_nchw, window, stride=stride)
+    window, stride = window_of(pool_param)
+    out: FloatArray = cnnfast.max_pool2d(x_nchw, window, stride=stride, algorithm=algorithm)
     return out
 
 
-def _max_pool_gradient(
+def max_pool_gradient(
     dout: RealArray,
     x: RealArray,
     window: tuple[int, int],
     stride: int,
     ties: Literal["first", "split"],
+    algorithm: str = "auto",
 ) -> FloatArray:
+    """Give dx in the common dtype of x and dout."""
     x_nchw, dy = promote(x, dout)
-    _, again = cnnfast.max_pool2d_forward(x_nchw, window, stride=stride)
+    _, again = cnnfast.max_pool2d_forward(x_nchw, window, stride=stride, algorithm=algorithm)
     return cnnfast.max_pool2d_backward(dy, again, ties=ties)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import cnnfast
 
 from .._promote import FloatArray, RealArray, promote
+from .._shapes import expect_shape, output_size
 
 __all__ = ["col2im_6d_cython", "col2im_cython", "im2col_cython"]
 
@@ -76,18 +77,3 @@ def col2im_6d_cython(
     expect_shape("cols", columns, (C, HH, WW, N, OH, OW))
     per_image = columns.transpose(3, 0, 1, 2, 4, 5).reshape(N, C * HH * WW, OH * OW)
     return cnnfast.col2im(per_image, (H, W), (HH, WW), stride=stride, padding=pad)
-
-
-def output_size(size: int, field: int, padding: int, stride: int) -> int:
-    """Count the places of a field along one axis."""
-    if stride < 1:
-        raise ValueError(f"stride must be positive, got {stride}")
-    if field > size + 2 * padding:
-        raise ValueError(f"a field of {field} does not fit into {size} cells, padding {padding}")
-    return (size + 2 * padding - field) // stride + 1
-
-
-def expect_shape(name: str, array: FloatArray, shape: tuple[int, ...]) -> None:
-    """ValueError unless the array has exactly this shape."""
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")

@@ -1,0 +1,782 @@
+/* Pooling: the cells of a window taken together along rows, then rows along columns; part of template.h.
+
+   What a region of outputs sees is copied into a scratch, with padding around it. A cell there is one number of a plane,
+   or `width` neighbouring channels of a pixel: all vectors do not care. Cells that the same tap sees lie side by side,
+   since with stride s the columns are cut into s phases. So a tap is an offset, rows follow each other without a gap,
+   and a vector may reach from one into the next.
+
+     for image, for block of channels, for band, for strip               regions, in parallel
+       for some rows of cells                                            copied: phase by phase
+         for vector, for kw                                              one number for each row of each window
+       for vector, for kh                                                outputs, which are then put where they belong
+
+   Rows go first, so that of equal cells the first in memory wins, down to the sign of a zero. Many taps that lie close
+   are taken by doubling: windows of 2n cells from two of n. Nothing runs on from window to window, so that a sum does
+   not drift and a NaN stays where it is seen. */
+
+/* Whether `next`, which comes after `best`, takes its place: it is larger, or the first NaN. */
+ALWAYS int NAME(is_later)(T best, T next) { return !(next <= best) && best == best; }
+
+#if defined(PLAIN_C)
+ALWAYS Mask NAME(later)(Vector best, Vector next) { return NAME(is_later)(best, next); }
+
+ALWAYS Vector NAME(choose)(Mask yes, Vector a, Vector b) { return yes ? a : b; }
+
+ALWAYS Mask NAME(choose_place)(Mask yes, Mask a, Mask b) { return yes ? a : b; }
+
+ALWAYS Mask NAME(spread_place)(ptrdiff_t place) { return (INTEGER)place; }
+#else
+ALWAYS Mask NAME(later)(Vector best, Vector next) { return ~(next <= best) & (best == best); }
+
+ALWAYS Vector NAME(choose)(Mask yes, Vector a, Vector b) { return (Vector)((yes & (Mask)a) | (~yes & (Mask)b)); }
+
+ALWAYS Mask NAME(choose_place)(Mask yes, Mask a, Mask b) { return (yes & a) | (~yes & b); }
+
+ALWAYS Mask NAME(spread_place)(ptrdiff_t place) { return (INTEGER)place - (Mask){0}; }
+#endif
+
+ALWAYS void NAME(take)(const int take, Vector *best, Mask *place, Vector next, Mask next_place)
+{
+    if (take == TAKE_SUM) {
+        *best += next;
+        return;
+    }
+    const Mask later = NAME(later)(*best, next);
+    *best = NAME(choose)(later, next, *best);
+    if (take == TAKE_PLACE)
+        *place = NAME(choose_place)(later, next_place, *place);
+}
+
+#if !defined(PLAIN_C) && HAS_SHUFFLE
+#if LANE_COUNT == 16
+#define EVENS 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODDS 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif LANE_COUNT == 8
+#define EVENS 0, 2, 4, 6, 8, 10, 12, 14
+#define ODDS 1, 3, 5, 7, 9, 11, 13, 15
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#elif LANE_COUNT == 4
+#define EVENS 0, 2, 4, 6
+#define ODDS 1, 3, 5, 7
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#else
+#define EVENS 0, 2
+#define ODDS 1, 3
+#define LOW 0, 2
+#define HIGH 1, 3
+#endif
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+
+/* Of two vectors of neighbours every second number, from the first on or from the one after it. */
+ALWAYS Vector NAME(second)(const T *from, const int odd)
+{
+#if defined(SHUFFLE)
+    const Vector a = NAME(load)(from), b = NAME(load)(from + LANES);
+    return odd ? SHUFFLE(a, b, ODDS) : SHUFFLE(a, b, EVENS);
+#else
+    T numbers[LANES];
+    for (ptrdiff_t lane = 0; lane < LANES; lane++)
+        numbers[lane] = from[2 * lane + odd];
+    return NAME(load)(numbers);
+#endif
+}
+
+/* Every second number; nothing after the last is read. */
+ALWAYS void NAME(pick_second)(T *restrict to, const T *restrict from, ptrdiff_t count)
+{
+    ptrdiff_t i = 0;
+    if (count > LANES) {
+        for (; i < count - LANES; i += LANES)
+            NAME(store)(to + i, NAME(second)(from + 2 * i, 0));
+        i = count - LANES;
+        NAME(store)(to + i, NAME(second)(from + 2 * i - 1, 1));
+        return;
+    }
+    for (; i < count; i++)
+        to[i] = from[2 * i];
+}
+
+/* to[0], to[1], ... = a[0], b[0], a[1], b[1], ... */
+ALWAYS void NAME(weave)(T *restrict to, const T *restrict a, const T *restrict b, ptrdiff_t count)
+{
+    ptrdiff_t i = 0;
+#if defined(SHUFFLE)
+    for (; 2 * (i + LANES) <= count; i += LANES) {
+        const Vector evens = NAME(load)(a + i), odds = NAME(load)(b + i);
+        NAME(store)(to + 2 * i, SHUFFLE(evens, odds, LOW));
+        NAME(store)(to + 2 * i + LANES, SHUFFLE(evens, odds, HIGH));
+    }
+#endif
+    for (; 2 * i + 1 < count; i++) {
+        to[2 * i] = a[i];
+        to[2 * i + 1] = b[i];
+    }
+    if (2 * i < count)
+        to[2 * i] = a[i];
+}
+
+#undef SHUFFLE
+#undef EVENS
+#undef ODDS
+#undef LOW
+#undef HIGH
+
+/* to[i] = what is taken of from[offset[k] + i] over the taps k; what comes after `count` up to the end of a vector is
+   written too, or (within) the last vector overlaps the one before. Places lie `twin` numbers after what they are the
+   places of, and `apart` for each tap is added to them; those of cells (leaves) are all `first`. */
+ALWAYS void NAME(join_taps)(const int take, const int leaves, const ptrdiff_t taps, const T *from,
+                            const ptrdiff_t *offset, ptrdiff_t first, ptrdiff_t apart, ptrdiff_t twin, T *to,
+                            T *places, ptrdiff_t count, int within)
+{
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        if (within && i > count - LANES)
+            i = count - LANES;
+        const T *tap = from + offset[0] + i;
+        Vector best = NAME(load)(tap);
+        Mask place = NAME(spread_place)(first);
+        if (take == TAKE_PLACE && !leaves)
+            place += *(const Mask *)(tap + twin);
+        for (ptrdiff_t k = 1; k < taps; k++) {
+            tap = from + offset[k] + i;
+            Mask next = NAME(spread_place)(first + k * apart);
+            if (take == TAKE_PLACE && !leaves)
+                next += *(const Mask *)(tap + twin);
+            NAME(take)(take, &best, &place, NAME(load)(tap), next);
+        }
+        NAME(store)(to + i, best);
+        if (take == TAKE_PLACE)
+            *(Mask *)(places + i) = place;
+    }
+}
+
+/* The same for windows two cells apart, through taps 0, 1, ... */
+ALWAYS void NAME(join_pairs)(const int take, const ptrdiff_t taps, const T *from, T *to, T *places, ptrdiff_t count)
+{
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        if (i > count - LANES)
+            i = count - LANES;
+        Vector best = NAME(second)(from + 2 * i, 0);
+        Mask place = NAME(spread_place)(0);
+        for (ptrdiff_t k = 1; k < taps; k++)
+            NAME(take)(take, &best, &place, NAME(second)(from + 2 * i + k / 2 * 2, k % 2), NAME(spread_place)(k));
+        NAME(store)(to + i, best);
+        if (take == TAKE_PLACE)
+            *(Mask *)(places + i) = place;
+    }
+}
+
+#define TWO_THREE_OR_MORE(taps, call)                                                                                 \
+    if (taps == 2) {                                                                                                  \
+        enum { TAPS = 2 };                                                                                            \
+        call;                                                                                                         \
+    } else if (taps == 3) {                                                                                           \
+        enum { TAPS = 3 };                                                                                            \
+        call;                                                                                                         \
+    } else {                                                                                                          \
+        const ptrdiff_t TAPS = taps;                                                                                  \
+        call;                                                                                                         \
+    }
+
+/* Both compiled for what is taken, and for two and three taps. */
+static void NAME(join)(int take, int leaves, ptrdiff_t taps, const T *from, const ptrdiff_t *offset, ptrdiff_t first,
+                       ptrdiff_t apart, ptrdiff_t twin, T *to, T *places, ptrdiff_t count, int within)
+{
+#define JOIN_TAPS(take, leaves)                                                                                       \
+    TWO_THREE_OR_MORE(taps, NAME(join_taps)(take, leaves, TAPS, from, offset, first, apart, twin, to, places, count,  \
+                                            within))
+    if (take == TAKE_SUM) {
+        JOIN_TAPS(TAKE_SUM, 1)
+    } else if (take == TAKE_MAX) {
+        JOIN_TAPS(TAKE_MAX, 1)
+    } else if (leaves) {
+        JOIN_TAPS(TAKE_PLACE, 1)
+    } else {
+        JOIN_TAPS(TAKE_PLACE, 0)
+    }
+#undef JOIN_TAPS
+}
+
+static void NAME(join_seconds)(int take, ptrdiff_t taps, const T *from, T *to, T *places, ptrdiff_t count)
+{
+    if (take == TAKE_SUM) {
+        TWO_THREE_OR_MORE(taps, NAME(join_pairs)(TAKE_SUM, TAPS, from, to, places, count))
+    } else if (take == TAKE_MAX) {
+        TWO_THREE_OR_MORE(taps, NAME(join_pairs)(TAKE_MAX, TAPS, from, to, places, count))
+    } else {
+        TWO_THREE_OR_MORE(taps, NAME(join_pairs)(TAKE_PLACE, TAPS, from, to, places, count))
+    }
+}
+#undef TWO_THREE_OR_MORE
+
+/* total[i] = what is taken of from[i + k * step] over the taps k, for all i whose taps are among `size` numbers. A
+   window of `taps` cells is made of windows of 1, 2, 4, ... cells, which replace `from`. */
+static void NAME(join_by_doubling)(int take, ptrdiff_t taps, T *from, ptrdiff_t step, ptrdiff_t apart, ptrdiff_t twin,
+                                   T *total, ptrdiff_t size)
+{
+    const ptrdiff_t outputs = size - (taps - 1) * step;
+    ptrdiff_t done = 0;
+    for (ptrdiff_t cells = 1;; cells *= 2) {
+        if (taps & cells) {
+            const ptrdiff_t both[2] = {done ? 0 : from - total, from - total + done * step};
+            NAME(join)(take, 0, done ? 2 : 1, total, both, 0, done * apart, twin, total, total + twin, outputs, 0);
+            done += cells;
+        }
+        if (done == taps)
+            return;
+        const ptrdiff_t next[2] = {0, cells * step};
+        NAME(join)(take, 0, 2, from, next, 0, cells * apart, twin, from, from + twin, size - cells * step, 0);
+    }
+}
+
+/* `count` cells of `width` numbers each, from steps to steps. */
+static void NAME(lay_cells)(T *restrict to, ptrdiff_t to_cell, ptrdiff_t to_number, const T *restrict from,
+                             ptrdiff_t from_cell, ptrdiff_t from_number, ptrdiff_t width, ptrdiff_t count)
+{
+    if (count <= 0)
+        return;
+    if (width == 1) {
+        if (to_cell == 1 && from_cell == 1)
+            NAME(copy)(to, from, count);
+        else if (to_cell == 1 && from_cell == 2)
+            NAME(pick_second)(to, from, count);
+        else
+            for (ptrdiff_t i = 0; i < count; i++)
+                to[i * to_cell] = from[i * from_cell];
+    } else if (to_number == 1 && from_number == 1) {
+        if (to_cell == width && from_cell == width)
+            NAME(copy)(to, from, count * width);
+        else
+            for (ptrdiff_t i = 0; i < count; i++)
+                NAME(copy)(to + i * to_cell, from + i * from_cell, width);
+    } else
+        for (ptrdiff_t i = 0; i < count; i++)
+            for (ptrdiff_t c = 0; c < width; c++)
+                to[i * to_cell + c * to_number] = from[i * from_cell + c * from_number];
+}
+
+ALWAYS void NAME(fill)(T *to, T number, ptrdiff_t count)
+{
+    for (ptrdiff_t i = 0; i < count; i++)
+        to[i] = number;
+}
+
+/* A region: of outputs, or of cells of the gradient; see kernels.h for where its parts lie. */
+typedef struct {
+    ptrdiff_t image, channel, channels; /* the first of so many channels */
+    ptrdiff_t row, rows, column, columns;
+} NAME(Area);
+
+ALWAYS NAME(Area) NAME(area)(const Pool *p, ptrdiff_t i)
+{
+    NAME(Area) r;
+    const ptrdiff_t strip = i % p->w.blocks, band = i / p->w.blocks % p->h.blocks;
+    const ptrdiff_t block = i / (p->w.blocks * p->h.blocks);
+    r.image = block / p->blocks;
+    r.channel = block % p->blocks * p->width;
+    r.channels = NAME(clip)(p->channels - r.channel, p->width);
+    r.row = p->h.first + band * p->h.block;
+    r.rows = NAME(clip)(p->h.first + p->h.all - r.row, p->h.block);
+    r.column = p->w.first + strip * p->w.block;
+    r.columns = NAME(clip)(p->w.first + p->w.all - r.column, p->w.block);
+    return r;
+}
+
+/* ------------------------------------------------------------------------------------------------------ forward */
+
+/* Rows h to h + rows - 1 of the cells that the region sees, each phase by itself. */
+static void NAME(pool_lines)(const Pool *p, const NAME(Area) *r, ptrdiff_t h, ptrdiff_t rows, T *lines)
+{
+    const Places *x = &p->x_at;
+    const T *image = (const T *)p->x + r->image * x->image + r->channel * x->channel;
+    const T padding = p->take == TAKE_SUM ? 0 : -(T)INFINITY;
+    const ptrdiff_t stride = p->doubled_w ? 1 : p->w.stride, left = r->column * p->w.stride - p->w.before;
+    for (ptrdiff_t phase = 0; phase < p->phases; phase++, lines += p->phase) {
+        const ptrdiff_t w = left + p->residue[phase];
+        const ptrdiff_t first = NAME(clip)(NAME(ceiling)(-w, stride), p->w.cells);
+        const ptrdiff_t end = NAME(clip)(NAME(ceiling)(p->w.size - w, stride), p->w.cells);
+        const T *from = image + h * x->row + w * x->cell;
+        if (end - first == p->w.cells && x->row == end * stride * x->cell && h >= 0 && h + rows <= p->h.size) {
+            NAME(lay_cells)(lines, p->width, 1, from, stride * x->cell, x->channel, r->channels, rows * end);
+            continue;
+        }
+        for (ptrdiff_t i = 0; i < rows; i++, from += x->row) {
+            T *line = lines + i * p->line;
+            if (h + i < 0 || h + i >= p->h.size) {
+                NAME(fill)(line, padding, p->line);
+                continue;
+            }
+            NAME(fill)(line, padding, first * p->width);
+            NAME(lay_cells)(line + first * p->width, p->width, 1, from + first * stride * x->cell, stride * x->cell,
+                             x->channel, r->channels, end - first);
+            NAME(fill)(line + end * p->width, padding, p->line - end * p->width);
+        }
+    }
+}
+
+/* What the windows of columns from `column` to `end` take of a row, of which they see cells outside of the image. */
+static void NAME(join_edge)(const Pool *p, const NAME(Area) *r, const T *row, ptrdiff_t column, ptrdiff_t end, T *to)
+{
+    for (; column < end; column++) {
+        const ptrdiff_t left = (r->column + column) * p->w.stride - p->w.before;
+        const ptrdiff_t first = NAME(clip)(NAME(ceiling)(-left, p->w.dilation), p->w.kernel);
+        const ptrdiff_t taps = NAME(clip)(NAME(ceiling)(p->w.size - left, p->w.dilation), p->w.kernel) - first;
+        for (ptrdiff_t c = 0; c < r->channels; c++) {
+            const T *cell = row + (left + first * p->w.dilation) * p->x_at.cell + c;
+            T best = *cell;
+            ptrdiff_t place = first;
+            for (ptrdiff_t k = 1; k < taps; k++) {
+                const T next = cell[k * p->w.dilation * p->x_at.cell];
+                if (p->take == TAKE_SUM)
+                    best += next;
+                else if (NAME(is_later)(best, next)) {
+                    best = next;
+                    place = first + k;
+                }
+            }
+            to[column * p->width + c] = p->take == TAKE_SUM ? best + 0 : best; /* + the padding */
+            if (p->take == TAKE_PLACE)
+                ((INTEGER *)(to + p->twin))[column * p->width + c] = (INTEGER)place;
+        }
+    }
+}
+
+/* The same for a row of the image in place. */
+static void NAME(join_in_place)(const Pool *p, const NAME(Area) *r, const T *row, T *to)
+{
+    const ptrdiff_t stride = p->w.stride, left = r->column * stride - p->w.before;
+    const ptrdiff_t reach = p->w.reach + (p->width == 1 && stride == 2), step = stride * p->x_at.cell;
+    const ptrdiff_t first = NAME(clip)(NAME(ceiling)(-left, stride), r->columns);
+    ptrdiff_t end = NAME(clip)((p->w.size - reach - left) / stride + 1, r->columns);
+    const T *from = row + left * p->x_at.cell + first * step;
+    T *inner = to + first * p->width;
+    if (left + reach > p->w.size || end < first || (p->width == 1 && end - first < LANES))
+        end = first;
+    NAME(join_edge)(p, r, row, 0, first, to);
+    if (p->width == 1 && stride == 2 && end > first)
+        NAME(join_seconds)(p->take, p->w.kernel, from, inner, inner + p->twin, end - first);
+    else if (step == p->width && end > first)
+        NAME(join)(p->take, 1, p->w.kernel, from, p->tap_w, 0, 1, 0, inner, inner + p->twin, (end - first) * p->width, 1);
+    else
+        for (ptrdiff_t j = first; j < end; j++, from += step, inner += p->width)
+            NAME(join)(p->take, 1, p->w.kernel, from, p->tap_w, 0, 1, 0, inner, inner + p->twin, r->channels, 1);
+    NAME(join_edge)(p, r, row, end, r->columns, to);
+}
+
+/* For each row of the region's cells what each window takes of it. */
+static void NAME(pool_rows)(const Pool *p, const NAME(Area) *r, T *lines, T *held)
+{
+    const ptrdiff_t all = (r->rows - 1) * p->h.stride + p->h.reach, top = r->row * p->h.stride - p->h.before;
+    const T *image = (const T *)p->x + r->image * p->x_at.image + r->channel * p->x_at.channel;
+    for (ptrdiff_t row = 0; row < all; row += p->group) {
+        const ptrdiff_t rows = NAME(clip)(all - row, p->group);
+        T *to = held + row * p->held;
+        if (p->in_place) {
+            const ptrdiff_t h = top + row;
+            if (h < 0 || h >= p->h.size)
+                NAME(fill)(to, p->take == TAKE_SUM ? 0 : -(T)INFINITY, p->held);
+            else
+                NAME(join_in_place)(p, r, image + h * p->x_at.row, to);
+            continue;
+        }
+        NAME(pool_lines)(p, r, top + row, rows, lines);
+        if (!p->doubled_w) {
+            NAME(join)(p->take, 1, p->w.kernel, lines, p->tap_w, 0, 1, 0, to, to + p->twin, rows * p->line, 0);
+            continue;
+        }
+        T *total = lines + p->phase;
+        if (p->take == TAKE_PLACE)
+            memset(lines + p->twin, 0, rows * p->line * sizeof(T));
+        NAME(join_by_doubling)(p->take, p->w.kernel, lines, p->w.dilation * p->width, 1, p->twin, total,
+                               rows * p->line);
+        for (ptrdiff_t i = 0; i < rows; i++, to += p->held, total += p->line) {
+            NAME(lay_cells)(to, p->width, 1, total, p->w.stride * p->width, 1, p->width, r->columns);
+            if (p->take == TAKE_PLACE)
+                NAME(lay_cells)(to + p->twin, p->width, 1, total + p->twin, p->w.stride * p->width, 1, p->width,
+                                r->columns);
+        }
+    }
+}
+
+/* Where the maximum is -inf, all cells are, and its place is that of the window's first cell within the image. */
+static void NAME(mend_places)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, const T *out, INTEGER *place)
+{
+    const ptrdiff_t top = (r->row + row) * p->h.stride - p->h.before;
+    const ptrdiff_t kh = top < 0 ? NAME(ceiling)(-top, p->h.dilation) : 0;
+    for (ptrdiff_t j = 0; j < r->columns; j++) {
+        const ptrdiff_t left = (r->column + j) * p->w.stride - p->w.before;
+        const ptrdiff_t kw = left < 0 ? NAME(ceiling)(-left, p->w.dilation) : 0;
+        if (kh == 0 && left >= 0)
+            return;
+        for (ptrdiff_t c = j * p->width; c < (j + 1) * p->width; c++)
+            if (out[c] == -(T)INFINITY)
+                place[c] = (INTEGER)(kh * p->w.kernel + kw);
+    }
+}
+
+/* Places of one row of outputs, as bytes or as indices into the plane. */
+static void NAME(put_places)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, const INTEGER *place)
+{
+    const Places *at = &p->place_at;
+    const ptrdiff_t first = r->image * at->image + r->channel * at->channel + (r->row + row) * at->row +
+                            r->column * at->cell;
+    if (p->bytes && at->cell == r->channels && p->width == r->channels) {
+        unsigned char *to = p->bytes + first;
+        for (ptrdiff_t i = 0; i < r->columns * p->width; i++)
+            to[i] = (unsigned char)place[i];
+        return;
+    }
+    const ptrdiff_t top = (r->row + row) * p->h.stride - p->h.before;
+    for (ptrdiff_t j = 0; j < r->columns; j++) {
+        const ptrdiff_t left = (r->column + j) * p->w.stride - p->w.before;
+        for (ptrdiff_t c = 0; c < r->channels; c++) {
+            const ptrdiff_t k = place[j * p->width + c], to = first + j * at->cell + c * at->channel;
+            if (p->bytes)
+                p->bytes[to] = (unsigned char)k;
+            else
+                p->indices[to] = top * p->w.size + left + p->index[k];
+        }
+    }
+}
+
+/* What each column of outputs is divided by, for each channel of a cell. */
+static void NAME(pool_divisors)(const Pool *p, ptrdiff_t column, ptrdiff_t columns, T *divisors)
+{
+    if (p->take == TAKE_SUM)
+        for (ptrdiff_t j = 0; j < columns; j++)
+            NAME(fill)(divisors + j * p->width, (T)p->columns[column + j], p->width);
+}
+
+static void NAME(divide)(T *restrict numbers, T count, const T *restrict divisors, ptrdiff_t size)
+{
+    for (ptrdiff_t i = 0; i < size; i++)
+        numbers[i] /= count * divisors[i];
+}
+
+/* One row of outputs, from `held`: joined where it belongs if that is in one piece, else in the scratch, or (ready) there
+   already. */
+static void NAME(put_outputs)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, int ready, const T *held, T *out,
+                              const T *divisors)
+{
+    const Places *at = &p->y_at;
+    const ptrdiff_t size = r->columns * p->width;
+    const int whole = at->cell == p->width && at->channel == 1 && r->channels == p->width;
+    T *y = (T *)p->y + r->image * at->image + r->channel * at->channel + (r->row + row) * at->row +
+           r->column * at->cell;
+    T *to = (p->width == 1 ? at->cell == 1 : whole) && !ready && size >= LANES ? y : out;
+    if (!ready)
+        NAME(join)(p->take, 0, p->h.kernel, held, p->tap_h, 0, p->w.kernel, p->twin, to, out + p->twin, size, to == y);
+    if (p->take == TAKE_SUM)
+        NAME(divide)(to, (T)p->rows[r->row + row], divisors, size);
+    if (to != y)
+        NAME(lay_cells)(y, at->cell, at->channel, out, p->width, 1, r->channels, r->columns);
+    if (p->take == TAKE_PLACE) {
+        NAME(mend_places)(p, r, row, to, (INTEGER *)(out + p->twin));
+        NAME(put_places)(p, r, row, (const INTEGER *)(out + p->twin));
+    }
+}
+
+static void NAME(pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
+{
+    T *lines = scratch, *held = lines + p->held_at, *out = lines + p->out_at, *divisors = lines + p->divisors_at;
+    for (; first < end; first++) {
+        const NAME(Area) r = NAME(area)(p, first);
+        const int together = p->doubled_h || (p->h.stride == 1 && r.columns * p->width < 2 * LANES);
+        const ptrdiff_t step = p->doubled_h ? p->h.stride * p->held : p->held;
+        NAME(pool_rows)(p, &r, lines, held);
+        if (p->doubled_h)
+            NAME(join_by_doubling)(p->take, p->h.kernel, held, p->h.dilation * p->held, p->w.kernel, p->twin, out,
+                                   ((r.rows - 1) * p->h.stride + p->h.reach) * p->held);
+        else if (together)
+            NAME(join)(p->take, 0, p->h.kernel, held, p->tap_h, 0, p->w.kernel, p->twin, out, out + p->twin,
+                       r.rows * p->held, 0);
+        NAME(pool_divisors)(p, r.column, r.columns, divisors);
+        for (ptrdiff_t i = 0; i < r.rows; i++)
+            NAME(put_outputs)(p, &r, i, together, held + i * p->h.stride * p->held, out + i * step, divisors);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- backward */
+
+/* Bytes of `columns` outputs as numbers of the scratch. */
+static void NAME(get_places)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, ptrdiff_t column, ptrdiff_t columns,
+                             INTEGER *restrict to)
+{
+    const Places *at = &p->place_at;
+    const unsigned char *bytes = p->bytes + r->image * at->image + r->channel * at->channel + row * at->row +
+                                 column * at->cell;
+    if (at->cell == p->width && r->channels == p->width)
+        for (ptrdiff_t i = 0; i < columns * p->width; i++)
+            to[i] = bytes[i];
+    else
+        for (ptrdiff_t j = 0; j < columns; j++)
+            for (ptrdiff_t c = 0; c < r->channels; c++)
+                to[j * p->width + c] = bytes[j * at->cell + c * at->channel];
+}
+
+/* The gradients of outputs that a region of cells was seen by, 0 where there are none; divided by their counts, or with
+   their places. */
+static void NAME(gradient_lines)(const Pool *p, const NAME(Area) *r, T *lines, T *divisors)
+{
+    const Places *y = &p->y_at;
+    const ptrdiff_t column = r->column - (p->w.cells - p->w.block);
+    const ptrdiff_t first = NAME(clip)(-column, p->w.cells), end = NAME(clip)(p->w.output - column, p->w.cells);
+    NAME(pool_divisors)(p, column + first, end - first, divisors + first * p->width);
+    for (ptrdiff_t i = 0; i < r->rows + p->h.cells - p->h.block; i++, lines += p->line) {
+        const ptrdiff_t row = r->row - (p->h.cells - p->h.block) + i;
+        if (row < 0 || row >= p->h.output) {
+            NAME(fill)(lines, 0, p->line);
+            continue;
+        }
+        NAME(fill)(lines, 0, first * p->width);
+        NAME(lay_cells)(lines + first * p->width, p->width, 1,
+                         (const T *)p->y + r->image * y->image + r->channel * y->channel + row * y->row +
+                             (column + first) * y->cell,
+                         y->cell, y->channel, r->channels, end - first);
+        NAME(fill)(lines + end * p->width, 0, p->line - end * p->width);
+        if (p->take == TAKE_SUM)
+            NAME(divide)(lines + first * p->width, (T)p->rows[row], divisors + first * p->width,
+                         (end - first) * p->width);
+        else
+            NAME(get_places)(p, r, row, column + first, end - first, (INTEGER *)(lines + p->twin) + first * p->width);
+    }
+}
+
+/* to[i] = the sum of from[offset[e] + i] over those e whose tap is the place there. */
+ALWAYS void NAME(select_taps)(const T *from, ptrdiff_t twin, const ptrdiff_t taps, const ptrdiff_t *offset,
+                              const ptrdiff_t *tap, T *to, ptrdiff_t count)
+{
+    for (ptrdiff_t i = 0; i < count; i += LANES) {
+        Vector sum = NAME(spread)(0);
+        for (ptrdiff_t e = 0; e < taps; e++) {
+            const T *seen = from + offset[e] + i;
+            const Mask hit = *(const Mask *)(seen + twin) == NAME(spread_place)(tap[e]);
+            sum += NAME(choose)(hit, NAME(load)(seen), NAME(spread)(0));
+        }
+        NAME(store)(to + i, sum);
+    }
+}
+
+/* One row of cells from its phases. */
+static void NAME(put_gradient)(const Pool *p, const NAME(Area) *r, ptrdiff_t h, const T *phases)
+{
+    const Places *x = &p->x_at;
+    T *row = (T *)p->x + r->image * x->image + r->channel * x->channel + h * x->row;
+    const ptrdiff_t left = r->column * p->w.stride - p->w.before; /* of phase 0 */
+    if (p->w.stride == 2 && p->width == 1 && x->cell == 1) {
+        const ptrdiff_t w = left < 0 ? 0 : left, end = NAME(clip)(left + 2 * r->columns, p->w.size), u = w - left;
+        NAME(weave)(row + w, phases + u % 2 * p->phase + u / 2, phases + (u + 1) % 2 * p->phase + (u + 1) / 2, end - w);
+        return;
+    }
+    for (ptrdiff_t phase = 0; phase < p->w.stride; phase++) {
+        const ptrdiff_t w = left + phase, first = NAME(clip)(NAME(ceiling)(-w, p->w.stride), r->columns);
+        const ptrdiff_t end = NAME(clip)(NAME(ceiling)(p->w.size - w, p->w.stride), r->columns);
+        NAME(lay_cells)(row + (w + first * p->w.stride) * x->cell, p->w.stride * x->cell, x->channel,
+                         phases + phase * p->phase + first * p->width, p->width, 1, r->channels, end - first);
+    }
+}
+
+/* Of one phase of rows, all phases of columns. */
+static void NAME(gradient_phases)(const Pool *p, const NAME(Area) *r, ptrdiff_t phase, const T *lines, T *columns,
+                                  T *phases)
+{
+    const ptrdiff_t first = p->first_h[phase], taps = p->first_h[phase + 1] - first, count = r->rows * p->line;
+    if (p->take == TAKE_SUM && taps)
+        NAME(join)(TAKE_SUM, 1, taps, lines, p->tap_h + first, 0, 0, 0, columns, columns, count, 0);
+    for (ptrdiff_t other = 0; other < p->w.stride; other++, phases += p->phase) {
+        const ptrdiff_t first_w = p->first_w[other], taps_w = p->first_w[other + 1] - first_w;
+        if (taps * taps_w == 0)
+            NAME(fill)(phases, 0, count);
+        else if (p->take == TAKE_SUM)
+            NAME(join)(TAKE_SUM, 1, taps_w, columns, p->tap_w + first_w, 0, 0, 0, phases, phases, count, 0);
+        else {
+            ptrdiff_t offset[MOST_SELECTED], tap[MOST_SELECTED];
+            for (ptrdiff_t i = 0; i < taps; i++)
+                for (ptrdiff_t j = 0; j < taps_w; j++) {
+                    offset[i * taps_w + j] = p->tap_h[first + i] + p->tap_w[first_w + j];
+                    tap[i * taps_w + j] = p->of_h[first + i] * p->w.kernel + p->of_w[first_w + j];
+                }
+            if (taps * taps_w == 1)
+                NAME(select_taps)(lines, p->twin, 1, offset, tap, phases, count);
+            else
+                NAME(select_taps)(lines, p->twin, taps * taps_w, offset, tap, phases, count);
+        }
+    }
+}
+
+/* dx gathered from dy, so that each cell is written once.
+
+     for region of cells
+       for phase of rows, for phase of columns                           cells that are seen through the same taps
+         for vector, for kh, kw                                                                                     */
+static void NAME(pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
+{
+    T *lines = scratch, *columns = lines + p->held_at, *phases = lines + p->out_at, *divisors = lines + p->divisors_at;
+    for (; first < end; first++) {
+        const NAME(Area) r = NAME(area)(p, first);
+        NAME(gradient_lines)(p, &r, lines, divisors);
+        for (ptrdiff_t phase = 0; phase < p->h.stride; phase++) {
+            NAME(gradient_phases)(p, &r, phase, lines, columns, phases);
+            for (ptrdiff_t i = 0; i < r.rows; i++) {
+                const ptrdiff_t h = (r.row + i) * p->h.stride + phase - p->h.before;
+                if (h >= 0 && h < p->h.size)
+                    NAME(put_gradient)(p, &r, h, phases + i * p->line);
+            }
+        }
+    }
+}
+
+/* To each cell of a window that equals its maximum: the whole gradient, or an equal share. */
+static void NAME(share_out)(const Pool *p, int ties, const T *cells, ptrdiff_t top, ptrdiff_t left, T best, T gradient,
+                            T *dx)
+{
+    const Places *seen = &p->seen_at, *x = &p->x_at;
+    ptrdiff_t equal = 0;
+    for (int giving = ties == TIES_ALL; giving < 2; giving++) {
+        const T share = giving && ties == TIES_SPLIT ? gradient / (T)equal : gradient;
+        for (ptrdiff_t kh = 0, h = top; kh < p->h.kernel; kh++, h += p->h.dilation)
+            for (ptrdiff_t kw = 0, w = left; h >= 0 && h < p->h.size && kw < p->w.kernel; kw++, w += p->w.dilation) {
+                if (w < 0 || w >= p->w.size)
+                    continue;
+                const T cell = cells[h * seen->row + w * seen->cell];
+                if (cell != best && (cell == cell || best == best))
+                    continue;
+                equal++;
+                if (giving)
+                    dx[h * x->row + w * x->cell] += share;
+            }
+    }
+}
+
+/* dx, cleared before if it is to be (zero), scattered to from rows of dy: to the places of maxima, or to all cells equal
+   to them, in one block of channels of an image. A place outside of the image, which no forward pass leaves there, gets nothing. */
+static void NAME(pool_scatter)(const Pool *p, int ties, int zero, ptrdiff_t block, ptrdiff_t row, ptrdiff_t end_row)
+{
+    const ptrdiff_t n = block / p->blocks, channel = block % p->blocks * p->width;
+    const ptrdiff_t channels = NAME(clip)(p->channels - channel, p->width);
+    const Places *x = &p->x_at, *y = &p->y_at, *at = &p->place_at, *seen = &p->seen_at;
+    T *dx = (T *)p->x + n * x->image + channel * x->channel;
+    const T *dy = (const T *)p->y + n * y->image + channel * y->channel;
+    const T *cells = (const T *)p->seen + n * seen->image + channel * seen->channel;
+    if (zero && (p->width == 1 || channels == p->channels)) /* a plane, or all channels: in one piece */
+        memset(dx, 0, x->rows * x->columns * channels * sizeof(T));
+    else if (zero)
+        for (ptrdiff_t q = 0; q < x->rows * x->columns; q++)
+            memset(dx + q / x->columns * x->row + q % x->columns * x->cell, 0, channels * sizeof(T));
+    for (; row < end_row; row++)
+        for (ptrdiff_t column = 0; column < p->w.output; column++) {
+            const ptrdiff_t top = row * p->h.stride - p->h.before, left = column * p->w.stride - p->w.before;
+            ptrdiff_t place = n * at->image + channel * at->channel + row * at->row + column * at->cell, h, w;
+            for (ptrdiff_t c = 0; c < channels; c++, place += at->channel) {
+                if (p->bytes) {
+                    h = top + p->place_h[p->bytes[place]];
+                    w = left + p->place_w[p->bytes[place]];
+                } else {
+                    h = p->indices[place] / p->w.size;
+                    w = p->indices[place] % p->w.size;
+                }
+                if (h < 0 || h >= p->h.size || w < 0 || w >= p->w.size)
+                    continue;
+                const T gradient = dy[row * y->row + column * y->cell + c * y->channel];
+                if (ties == TIES_FIRST)
+                    dx[h * x->row + w * x->cell + c * x->channel] += gradient;
+                else
+                    NAME(share_out)(p, ties, cells + c * seen->channel, top, left,
+                                    cells[h * seen->row + w * seen->cell + c * seen->channel], gradient,
+                                    dx + c * x->channel);
+            }
+        }
+}
+
+/* ------------------------------------------------------------------------------------------------- whole images */
+
+/* The first largest of `count` neighbours, whose places begin with q, if it is larger than `best`. */
+ALWAYS void NAME(maximum)(const T *from, ptrdiff_t count, ptrdiff_t q, T *best, int64_t *place)
+{
+    ptrdiff_t i = 0;
+    if (count >= LANES) {
+        Vector values = NAME(load)(from);
+        Mask vectors = NAME(spread_place)(0);
+        for (i = LANES; i + LANES <= count; i += LANES)
+            NAME(take)(TAKE_PLACE, &values, &vectors, NAME(load)(from + i), NAME(spread_place)(i / LANES));
+        const T *lanes = (const T *)&values;
+        const INTEGER *vector = (const INTEGER *)&vectors;
+        ptrdiff_t first = 0;
+        for (ptrdiff_t lane = 1; lane < LANES; lane++) {
+            const int equal = lanes[lane] == lanes[first] || (lanes[lane] != lanes[lane] && lanes[first] != lanes[first]);
+            if (NAME(is_later)(lanes[first], lanes[lane]) || (equal && vector[lane] < vector[first]))
+                first = lane;
+        }
+        if (NAME(is_later)(*best, lanes[first])) {
+            *best = lanes[first];
+            *place = q + vector[first] * LANES + first;
+        }
+    }
+    for (; i < count; i++)
+        if (NAME(is_later)(*best, from[i])) {
+            *best = from[i];
+            *place = q + i;
+        }
+}
+
+/* The same of a vector of channels. */
+ALWAYS void NAME(maximum_of_pixels)(const Places *p, const T *image, ptrdiff_t q0, ptrdiff_t count, T *best,
+                                    int64_t *place)
+{
+    Vector values = NAME(spread)(-(T)INFINITY);
+    Mask places = NAME(spread_place)(0);
+    for (ptrdiff_t done = 0; done < count;) {
+        const ptrdiff_t q = q0 + done, end = done + NAME(clip)(p->columns - q % p->columns, count - done);
+        const T *pixel = image + q / p->columns * p->row + q % p->columns * p->cell;
+        for (; done < end; done++, pixel += p->cell)
+            NAME(take)(TAKE_PLACE, &values, &places, NAME(load)(pixel), NAME(spread_place)(done));
+    }
+    NAME(store)(best, values);
+    for (ptrdiff_t lane = 0; lane < LANES; lane++)
+        place[lane] = q0 + ((const INTEGER *)&places)[lane];
+}
+
+/* Maximum of each of C channels of an image over places q0 to q0 + count - 1, and where it first is. Lanes are channels
+   where these are neighbours, else columns. */
+static void NAME(channel_maxima)(const Places *p, const void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
+                                 void *best, int64_t *place)
+{
+    const int together = p->cell == 1 && (p->row == p->columns || p->rows == 1);
+    T copy[32 * NAME(BLOCK)], *values = best;
+    if (p->channel == 1 && C >= LANES)
+        for (ptrdiff_t c = 0; c < C; c += LANES) {
+            const ptrdiff_t lane = c + LANES > C ? C - LANES : c;
+            NAME(maximum_of_pixels)(p, (const T *)image + lane, q0, count, values + lane, place + lane);
+        }
+    else
+        for (ptrdiff_t c = 0; c < C; c++) {
+            const T *plane = (const T *)image + c * p->channel;
+            values[c] = -(T)INFINITY;
+            place[c] = q0;
+            if (together)
+                NAME(maximum)(plane + q0, count, q0, values + c, place + c);
+            else
+                for (ptrdiff_t q = q0, run; q < q0 + count; q += run) {
+                    const ptrdiff_t rest = NAME(clip)(p->columns - q % p->columns, q0 + count - q);
+                    run = NAME(clip)(rest, 32 * NAME(BLOCK));
+                    NAME(collect)(p, plane, q, run, copy);
+                    NAME(maximum)(copy, run, q, values + c, place + c);
+                }
+        }
+}
+
+/* Places q0 to q0 + count - 1 of each of C channels of a contiguous image set to one number a channel. */
+static void NAME(channel_fill)(const Places *p, int by_pixels, void *image, ptrdiff_t q0, ptrdiff_t count,
+                               ptrdiff_t C, const void *numbers)
+{
+    if (by_pixels)
+        for (ptrdiff_t q = q0; q < q0 + count; q++)
+            NAME(copy)((T *)image + q / p->columns * p->row + q % p->columns * p->cell, numbers, C);
+    else
+        for (ptrdiff_t c = 0; c < C; c++)
+            NAME(fill)((T *)image + c * p->channel + q0, ((const T *)numbers)[c], count);
+}
