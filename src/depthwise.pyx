@@ -33,7 +33,7 @@ cdef enum:
     TILE = 7  # outputs in registers
     PLANE_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
     RING_BYTES = 131072  # of one by channels, which has the rows that an output sees: part of the second cache
-    CHANNELS_BYTES = 262144  # read and written in a region of those: the second cache, if they have to be turned
+    CHANNELS_BYTES = 1048576  # read and written in a region of those, whose first rows are copied twice: the second cache
     LINE = 64  # bytes of a cache line
     RUN_BYTES = 512  # of neighbouring channels, computed together: a few cache lines, one after the other
     MOST_SCRATCH = 524288  # bytes of it, for the smallest region
