@@ -7,6 +7,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 MODULES = {  # name: its sources in C
+    "abreast": [],
     "correlation": [],
     "depthwise": [],
     "engine": [

@@ -47,6 +47,8 @@ cdef struct Correlation:
     Py_ssize_t itemsize
     bint by_columns, x_in_place, x_side_by_side, dy_in_place, dy_side_by_side
     Padded x_sight, dy_sight
+    const Py_ssize_t *first_row  # of outputs that see a cell through tap t, but for its column,
+    const Py_ssize_t *end_row  # and one past the last
     Cut cut
     const char *x
     const char *dy
@@ -95,8 +97,13 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
 
 cdef void pixels_run(const Correlation *job, const Run *run, const char *x, const char *dy, Py_ssize_t channels,
                      Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
-    """Each tap is a product of its own, over the same A and other rows of the same cells."""
-    cdef Py_ssize_t item = job.itemsize, t
+    """Each tap is a product of its own, over the same A and other rows of the same cells.
+
+    In a run of one image, k is left out where the tap sees a row of padding.
+    """
+    cdef Py_ssize_t item = job.itemsize, t, k0 = 0, k1 = run.count, q = run.row * job.cut.columns + run.column
+    cdef bint in_one_image = is_in_one_image(&job.cut, run)
+    cdef Left part
     cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.planes_bytes)
     cdef char *cells = scratch + job.planes_bytes + job.columns_bytes
     cdef Left a = rows_of(job, &job.dy_sight, run, dy, filters, job.dy_in_place, job.dy_side_by_side, scratch)
@@ -106,10 +113,15 @@ cdef void pixels_run(const Correlation *job, const Run *run, const char *x, cons
         job.kernels.pad_pixels(&job.x_sight, run, x, channels, cells)
         set_places(&job.x_sight, run, channels, place)
         b = Right(cells, job.kernels.NR, 0, NULL, place)
+    part = a
     for t in range(job.taps):
         if b.place != NULL:
             b.data = cells + job.x_sight.offset[t] * channels * item
-        job.kernels.multiply(filters, channels, run.count, a, b, to)
+            if in_one_image:
+                k0 = min(max(job.first_row[t] * job.cut.columns - q, 0), run.count)
+                k1 = max(min(job.end_row[t] * job.cut.columns - q, run.count), k0)
+            part.data, b.place = <const char *>a.data + k0 * a.step * item, place + k0
+        job.kernels.multiply(filters, channels, k1 - k0, part, b, to)
         to.data = <char *>to.data + job.M * job.N * item
 
 
@@ -170,7 +182,8 @@ cdef class _Plan:
     """A weight gradient, but for the arrays."""
 
     cdef Correlation job
-    cdef Sight x_sight, dy_sight  # which own the tables
+    cdef Sight x_sight, dy_sight  # which own the tables,
+    cdef object rows  # as does this
 
     def __cinit__(self, conv):
         cdef Correlation *job = &self.job
@@ -194,6 +207,9 @@ cdef class _Plan:
         self.x_sight = Sight(shape, MOST_OUTPUTS, (h.size, v.size), forward_taps(h), forward_taps(v),
                              (h.stride, v.stride))
         self.dy_sight = Sight(shape, MOST_OUTPUTS, (h.output, v.output), ((0, 0),), ((0, 0),), (1, 1))
+        cells = np.repeat([cell for _, cell in forward_taps(h)], v.kernel)
+        cdef Py_ssize_t[:, ::1] rows = np.array([-(cells // h.stride), (h.size - 1 - cells) // h.stride + 1], np.intp)
+        self.rows, job.first_row, job.end_row = rows, &rows[0, 0], &rows[1, 0]
         self.set_slices()
         self.set_memory()
 

@@ -17,7 +17,7 @@ images share a tile; K = C*KH*KW. What a run sees is copied once with the paddin
 is a 1x1 that can take it in place. The input gradient is a forward pass over dy with the weights flipped and
 transposed; with stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a
 cell. For few channels it is the product w.T dy, whose columns are added back to the cells they came from. The weight
-gradient is in correlation.pyx.
+gradient is in correlation.pyx, and what is better for many small images in abreast.pyx.
 
     for run of outputs (and some filters, where runs are few)         in parallel; depends on the problem only
       for block of K                                                  some channels, or some taps of one
@@ -40,7 +40,7 @@ from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
 from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, run_of, set_places
 from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Windows
 
-from cnnfast import _correlation, _naive
+from cnnfast import _abreast, _correlation, _naive
 from cnnfast._correlation import add_bias_gradient, weight_gradient
 from cnnfast._windows import forward_taps, phase_taps
 
@@ -261,6 +261,12 @@ cdef class _Plan:
         set_memory(job, conv.groups)
         self.orders = {}
 
+    @property
+    def workspace_bytes(self):
+        """Bytes beyond the arrays, with the threads of now."""
+        packed = self.job.groups_at_once * self.job.weight_group * self.job.itemsize
+        return packed + thread_count() * self.job.scratch_bytes + self.job.K * TABLE_BYTES
+
     cdef _Order order(self, Py_ssize_t step_c, Py_ssize_t step_h, Py_ssize_t step_w):
         """Where each number of K is among the weights of a filter; found once for each layout of weights."""
         steps = step_c, step_h, step_w
@@ -339,7 +345,7 @@ cdef bint is_in_place(const Product *job, View x):
 @lru_cache(maxsize=512)
 def _forward_plan(conv, kernels_id):
     h, v = conv.window
-    return _Plan(conv, conv.F // conv.groups, conv.C // conv.groups, (conv.N, h.output, v.output), (h.size, v.size),
+    return _plan(conv, conv.F // conv.groups, conv.C // conv.groups, (conv.N, h.output, v.output), (h.size, v.size),
                  forward_taps(h), forward_taps(v), (h.stride, v.stride))
 
 
@@ -362,8 +368,13 @@ def _phase_plan(conv, int i, int j):
     """Plan of the cells of dx that are multiples of the stride after (i, j)."""
     h, v = conv.window
     rows, columns = (h.size - i - 1) // h.stride + 1, (v.size - j - 1) // v.stride + 1
-    return _Plan(conv, conv.C // conv.groups, conv.F // conv.groups, (conv.N, rows, columns), (h.output, v.output),
+    return _plan(conv, conv.C // conv.groups, conv.F // conv.groups, (conv.N, rows, columns), (h.output, v.output),
                  phase_taps(h, i), phase_taps(v, j), (1, 1))
+
+
+def _plan(conv, *problem):
+    """A plan for one image after the other, or for images abreast."""
+    return _abreast.Plan(conv, *problem) if _abreast.suits(conv, *problem) else _Plan(conv, *problem)
 
 
 cdef object kernels_id(conv):
@@ -371,8 +382,15 @@ cdef object kernels_id(conv):
     return <size_t>kernels_for(conv.dtype)
 
 
-cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu, bint transposed) except -1:
+def _compute(plan, x, w, y, b, groups, relu, transposed):
     """Compute y = relu(b + a sum over taps), with filters (or, transposed, channels) of w as those of y."""
+    if isinstance(plan, _Plan):
+        _product(plan, x, w, y, b, groups, relu, transposed)
+    else:
+        plan.compute(x, w, y, b, relu, transposed)
+
+
+cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu, bint transposed) except -1:
     cdef View x = View(x_nchw), y = View(y_nchw), weights = View(w), bias = View(b)
     cdef Product job = plan.job, part
     cdef Packing packing
@@ -430,7 +448,7 @@ def forward(conv, x, w, b, bint relu, y):
         return
     conv, x, y = _as_rows(_of_images(conv, y), x, y)
     try:
-        _product(_forward_plan(conv, kernels_id(conv)), x, w, y, np.ascontiguousarray(b), conv.groups, relu, False)
+        _compute(_forward_plan(conv, kernels_id(conv)), x, w, y, np.ascontiguousarray(b), conv.groups, relu, False)
     except _NotFinite:
         _naive.forward(conv, x, w, b, relu, y)
 
@@ -448,7 +466,7 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
         _fill(b, relu, dx)
     try:
         for rows, columns, plan in plans:
-            _product(plan, dy, w, dx[:, :, rows, columns], b, conv.groups, relu, True)
+            _compute(plan, dy, w, dx[:, :, rows, columns], b, conv.groups, relu, True)
     except _NotFinite:
         _naive.input_gradient(conv, dy, w, b, relu, dx)
 
@@ -588,14 +606,9 @@ def gradients(conv, x, w, dy, dx, dw, db):
 
 def workspace_bytes(conv):
     """Bytes that the largest of the three passes takes beyond its inputs and results."""
-    cdef _Plan plan
-    kernels, most = kernels_id(conv), _correlation.workspace_bytes(conv)
-    plans = [_forward_plan(conv, kernels)]
+    kernels, plans = kernels_id(conv), [_forward_plan(conv, kernels_id(conv))]
     if _is_spread(conv):
         plans.append(_spread_plan(conv, kernels))
     else:
         plans += [plan for _, _, plan in _phase_plans(conv, kernels)[0]]
-    for plan in plans:
-        packed = plan.job.groups_at_once * plan.job.weight_group * plan.job.itemsize
-        most = max(most, packed + thread_count() * plan.job.scratch_bytes + plan.job.K * TABLE_BYTES)
-    return most
+    return max(_correlation.workspace_bytes(conv), *(plan.workspace_bytes for plan in plans))

@@ -234,6 +234,10 @@ CONVOLUTIONS = [
     conv("kernel-is-image", (2, 3, 5, 4), (4, 3, 5, 4)),
     conv("kernel-above-image", (2, 3, 3, 2), (4, 3, 5, 4), padding=(1, 2)),
     conv("dilated-past-image", (2, 3, 3, 3), (4, 3, 3, 3), dilation=4, padding=4),
+    conv("images-abreast", (15, 5, 5, 6), (17, 5, 3, 4), padding=(1, 2), activation="relu"),
+    conv(
+        "images-abreast-strided", (15, 17, 7, 6), (18, 17, 3, 3), stride=2, padding=((1, 0), (2, 1))
+    ),
     conv("depthwise", (2, 5, 6, 7), (5, 1, 3, 3), padding=1, groups=5),
     conv("depthwise-multiplied", (2, 3, 6, 7), (6, 1, 3, 3), stride=2, padding=1, groups=3),
     *(
@@ -277,6 +281,9 @@ TRANSPOSED = [
     transposed("depthwise-times-2", (2, 34, 5, 17), (34, 2, 3, 3), stride=2, padding=1, groups=34),
     transposed("empty-batch", (0, 4, 6, 5), (4, 6, 3, 3)),
     *(transposed(f"channels-{c}", (2, c, 5, 6), (c, 34 - c, 3, 3), padding=1) for c in CHANNELS),
+    transposed(
+        "images-abreast", (15, 18, 4, 3), (18, 17, 3, 3), stride=2, padding=1, activation="relu"
+    ),
 ]
 
 LINEAR = [

@@ -23,13 +23,35 @@ ALWAYS void NAME(copy)(T *restrict to, const T *restrict from, ptrdiff_t count)
     *to = *from;
 }
 
+/* Every second number of a short run, in the same way. Nothing is read past the last one. */
+ALWAYS void NAME(copy_every_second)(T *restrict to, const T *restrict from, ptrdiff_t count)
+{
+#if !defined(PLAIN_C) && HAS_SHUFFLE
+#define COPY_SECOND(n, ...)                                                                                           \
+    if (n <= LANES && count >= n) {                                                                                   \
+        typedef T Part __attribute__((vector_size(n * sizeof(T)), aligned(sizeof(T)), may_alias));                    \
+        for (ptrdiff_t i = 0;; i = i + 2 * n < count ? i + n : count - n) {                                           \
+            Part low = *(const Part *)(from + 2 * i), high = *(const Part *)(from + 2 * i + n - 1);                   \
+            *(Part *)(to + i) = __builtin_shufflevector(low, high, __VA_ARGS__);                                      \
+            if (i == count - n)                                                                                       \
+                return;                                                                                               \
+        }                                                                                                             \
+    }
+    COPY_SECOND(16, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31)
+    COPY_SECOND(8, 0, 2, 4, 6, 9, 11, 13, 15)
+    COPY_SECOND(4, 0, 2, 5, 7)
+#undef COPY_SECOND
+#endif
+    for (ptrdiff_t i = 0; i < count; i++)
+        to[i] = from[i * 2];
+}
+
 ALWAYS void NAME(copy_steps)(T *restrict to, const T *restrict from, ptrdiff_t step, ptrdiff_t count)
 {
     if (step == 1)
         NAME(copy)(to, from, count);
-    else if (step == 2) /* the loop below, with a step the compiler knows */
-        for (ptrdiff_t i = 0; i < count; i++)
-            to[i] = from[i * 2];
+    else if (step == 2)
+        NAME(copy_every_second)(to, from, count);
     else
         for (ptrdiff_t i = 0; i < count; i++)
             to[i] = from[i * step];

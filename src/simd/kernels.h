@@ -24,6 +24,18 @@ typedef struct {
     const ptrdiff_t *place;
 } Right;
 
+/* B of some taps: K rows for each, whose vectors lie anywhere. Vector v of row k of tap t is at
+   data + place[v] + offset[t] + k * row, and goes to number to[v] of a row of C; `tap` lists those that are added up.
+   A is packed, with K numbers for each tap. */
+typedef struct {
+    const void *data;
+    ptrdiff_t row;
+    const ptrdiff_t *place, *to;
+    const ptrdiff_t *offset;
+    ptrdiff_t taps;
+    const ptrdiff_t *tap;
+} Vectors;
+
 /* What happens to C (M x N, rows `row` apart) around the sum of products. */
 typedef struct {
     void *data;
@@ -181,6 +193,8 @@ typedef struct {
     int MR, NR, lanes; /* rows of a tile of C, and columns, in registers; numbers of a vector */
     /* C = or += A B, with bias and ReLU. */
     void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right b, Target c);
+    /* The same for a panel of vectors that need not be neighbours, NR / lanes at the most. */
+    void (*multiply_vectors)(ptrdiff_t M, ptrdiff_t vectors, ptrdiff_t K, Left a, const Vectors *b, Target c);
     /* Panels of `width` rows of a matrix, side by side for each k: to[o / width * panel + k * width + o % width] =
        from[o * row + offset[k]]; the last panel is filled with 0. */
     void (*pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,

@@ -8,14 +8,24 @@ enum { /* how the numbers of A are found, see Left */
     NAME(PLACED),
 };
 
+enum { /* how the vectors of B are found, see Right and Vectors */
+    NAME(EVEN),
+    NAME(ROWS_PLACED),
+    NAME(VECTORS_PLACED),
+};
+
 /* One tile of C in registers:
 
-     for k                                       a row of B, NV vectors, from the first cache
-       for m in rows of the tile                 a number of A, spread
-         for v in vectors of the row             acc[m][v] += a[m][k] * b[k][v]                                     */
-ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int placed, ptrdiff_t K, const Left *left,
-                       ptrdiff_t m0, const T *b, const Right *right, const T *next, Target to, const T *column_bias)
+     for part of K                               one; or where vectors are placed, a tap that all of them see
+       for k                                     a row of B, NV vectors, from the first cache
+         for m in rows of the tile               a number of A, spread
+           for v in vectors of the row           acc[m][v] += a[m][k] * b[k][v]                                     */
+ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_is, ptrdiff_t K, const Left *left,
+                       ptrdiff_t m0, const T *b, const Right *right, const Vectors *vectors, const T *next, Target to,
+                       const T *column_bias)
 {
+#define C_VECTOR(v) (b_is == NAME(VECTORS_PLACED) ? vectors->to[v] : v * LANES)
+    const ptrdiff_t parts = b_is == NAME(VECTORS_PLACED) ? vectors->taps : 1;
     T *c = (T *)to.data + m0 * to.row;
     const T *row_bias = to.row_bias ? (const T *)to.row_bias + m0 : NULL;
     const T *a = (const T *)left->data + (a_is == NAME(PLACED) ? 0 : m0 / MR * left->tile + m0 % MR * left->row);
@@ -28,26 +38,31 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int pla
         rows[m] = a_is == NAME(PACKED) ? a + m : a_is == NAME(PLACED) ? a + left->place[m0 + m] : a + m * row;
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++)
-            acc[m][v] = to.add        ? NAME(load)(c + m * to.row + v * LANES)
+            acc[m][v] = to.add        ? NAME(load)(c + m * to.row + C_VECTOR(v))
                         : row_bias    ? NAME(spread)(row_bias[m])
                         : column_bias ? NAME(load)(column_bias + v * LANES)
                                       : NAME(spread)(0);
     }
-    for (ptrdiff_t k = 0; k < K; k++) {
-        const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : k;
-        Vector numbers[NV];
-        const T *b_k = b + (placed ? place[k] : k * b_row);
-        if (a_is == NAME(PACKED) && !placed)
-            PREFETCH(next + k * b_row);
-#pragma GCC unroll 4
-        for (int v = 0; v < nv; v++)
-            numbers[v] = NAME(load)(b_k + v * LANES);
-#pragma GCC unroll 16
-        for (int m = 0; m < mr; m++) {
-            Vector number = NAME(spread)(a_is == NAME(PACKED) ? a[at + m] : rows[m][at]);
+    for (ptrdiff_t part = 0; part < parts; part++) {
+        const T *a_part = a, *b_part = b;
+        if (b_is == NAME(VECTORS_PLACED))
+            a_part += vectors->tap[part] * K * step, b_part += vectors->offset[vectors->tap[part]];
+        for (ptrdiff_t k = 0; k < K; k++) {
+            const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : k;
+            Vector numbers[NV];
+            const T *b_k = b_part + (b_is == NAME(ROWS_PLACED) ? place[k] : k * b_row);
+            if (a_is == NAME(PACKED) && b_is == NAME(EVEN))
+                PREFETCH(next + k * b_row);
 #pragma GCC unroll 4
             for (int v = 0; v < nv; v++)
-                acc[m][v] += number * numbers[v];
+                numbers[v] = NAME(load)(b_k + (b_is == NAME(VECTORS_PLACED) ? vectors->place[v] : v * LANES));
+#pragma GCC unroll 16
+            for (int m = 0; m < mr; m++) {
+                Vector number = NAME(spread)(a_is == NAME(PACKED) ? a_part[at + m] : rows[m][at]);
+#pragma GCC unroll 4
+                for (int v = 0; v < nv; v++)
+                    acc[m][v] += number * numbers[v];
+            }
         }
     }
 #pragma GCC unroll 16
@@ -55,29 +70,31 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int pla
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++) {
             Vector y = acc[m][v];
-            NAME(store)(c + m * to.row + v * LANES, to.relu ? NAME(relu)(y) : y);
+            NAME(store)(c + m * to.row + C_VECTOR(v), to.relu ? NAME(relu)(y) : y);
         }
+#undef C_VECTOR
 }
 
 /* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
-ALWAYS void NAME(panel)(const int nv, const int a_is, const int placed, ptrdiff_t M, ptrdiff_t K, const Left *left,
-                        const T *b, const Right *right, const T *next, Target to, const T *column_bias)
+ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t M, ptrdiff_t K, const Left *left,
+                        const T *b, const Right *right, const Vectors *vectors, const T *next, Target to,
+                        const T *column_bias)
 {
     const ptrdiff_t line = 64 / sizeof(T);
     for (ptrdiff_t m = 0; m < M;) {
         const T *ahead = next + m / MR % (NR / line + 1) * line;
         ptrdiff_t rest = M - m;
         if (rest >= MR) {
-            NAME(tile)(MR, nv, a_is, placed, K, left, m, b, right, ahead, to, column_bias);
+            NAME(tile)(MR, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
             m += MR;
         } else if (rest >= 4) {
-            NAME(tile)(4, nv, a_is, placed, K, left, m, b, right, ahead, to, column_bias);
+            NAME(tile)(4, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
             m += 4;
         } else if (rest >= 2) {
-            NAME(tile)(2, nv, a_is, placed, K, left, m, b, right, ahead, to, column_bias);
+            NAME(tile)(2, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
             m += 2;
         } else {
-            NAME(tile)(1, nv, a_is, placed, K, left, m, b, right, ahead, to, column_bias);
+            NAME(tile)(1, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
             m += 1;
         }
     }
@@ -86,18 +103,18 @@ ALWAYS void NAME(panel)(const int nv, const int a_is, const int placed, ptrdiff_
 static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, const Right *right,
                               const T *next, Target to, const T *column_bias)
 {
-#define PANEL(nv, a_is, placed) NAME(panel)(nv, a_is, placed, M, K, left, b, right, next, to, column_bias)
+#define PANEL(nv, a_is, b_is) NAME(panel)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias)
 #define PANELS(nv)                                                                                                    \
     if (left->place)                                                                                                  \
-        PANEL(nv, NAME(PLACED), 0);                                                                                   \
+        PANEL(nv, PLACED, EVEN);                                                                                   \
     else if (left->row == 1 && right->place)                                                                          \
-        PANEL(nv, NAME(PACKED), 1);                                                                                   \
+        PANEL(nv, PACKED, ROWS_PLACED);                                                                                   \
     else if (left->row == 1)                                                                                          \
-        PANEL(nv, NAME(PACKED), 0);                                                                                   \
+        PANEL(nv, PACKED, EVEN);                                                                                   \
     else if (right->place)                                                                                            \
-        PANEL(nv, NAME(IN_ROWS), 1);                                                                                  \
+        PANEL(nv, IN_ROWS, ROWS_PLACED);                                                                                  \
     else                                                                                                              \
-        PANEL(nv, NAME(IN_ROWS), 0);
+        PANEL(nv, IN_ROWS, EVEN);
     if (nv == NV) {
         PANELS(NV)
     } else if (nv == 2) {
@@ -148,6 +165,21 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
         else
             NAME(part_panel)(nv, rest, M, K, &a, b_panel, &b, to, column_bias);
     }
+}
+
+/* A panel of up to NV vectors that lie anywhere. */
+static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, Left a, const Vectors *vectors, Target c)
+{
+    const Right right = {.data = vectors->data, .row = vectors->row};
+#define PANEL(nv)                                                                                                     \
+    NAME(panel)(nv, NAME(PACKED), NAME(VECTORS_PLACED), M, K, &a, right.data, &right, vectors, right.data, c, NULL)
+    if (nv == NV)
+        PANEL(NV);
+    else if (nv == 2)
+        PANEL(2);
+    else
+        PANEL(1);
+#undef PANEL
 }
 
 /* for a panel, for a block of k that stays in the first cache, for o in rows of the panel: whole rows of the result

@@ -112,6 +112,7 @@ static const Kernels NAMED_TABLE = {
     NR,
     LANES,
     NAME(multiply),
+    NAME(multiply_vectors),
     NAME(pack),
     NAME(is_finite),
     NAME(pad_planes),
