@@ -236,7 +236,7 @@ cdef void count_strides(Slide *s) noexcept:
 
 
 cdef class Scatter(Problem):
-    """What scatters the gradient of outputs to rows of cells, of a plane or of all channels; its scratch is a table."""
+    """What scatters the gradient of outputs to rows of cells, of a plane or of all channels; without scratch."""
 
     def __init__(self, window, Py_ssize_t itemsize, Py_ssize_t channels, int take, Py_ssize_t cell):
         Problem.__init__(self, window, itemsize, channels, take, cell)
@@ -250,7 +250,7 @@ cdef class Scatter(Problem):
         cdef Pool *p = &self.p
         p.w.block = p.w.all
         p.h.block = _evenly(p.h.all, max(2 * p.h.reach, CHUNK_BYTES // (p.w.size * p.width * self.itemsize)))
-        self.scratch_bytes = MOST_BYTE * sizeof(Py_ssize_t)
+        self.scratch_bytes = 64
         return 0
 
     cdef int set_taps(self) except -1:
@@ -259,6 +259,7 @@ cdef class Scatter(Problem):
         more = [0] * (MOST_BYTE - taps)  # bytes that no forward pass leaves
         p.place_h = self.table([k // p.w.kernel * p.h.dilation for k in range(taps)] + more)
         p.place_w = self.table([k % p.w.kernel * p.w.dilation for k in range(taps)] + more)
+        p.index = self.table((p.place_h[k] * p.w.size + p.place_w[k]) * p.width for k in range(MOST_BYTE))
         return 0
 
 

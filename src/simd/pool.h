@@ -598,136 +598,140 @@ static void NAME(pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, v
     }
 }
 
+/* Cells of a window of rows x columns taps, these far apart, that equal `best`. */
+ALWAYS ptrdiff_t NAME(count_equal)(const T *window, ptrdiff_t rows, ptrdiff_t row, const ptrdiff_t columns,
+                                   ptrdiff_t column, T best)
+{
+    ptrdiff_t equal = 0;
+    for (ptrdiff_t kh = 0; kh < rows; kh++, window += row)
+        for (ptrdiff_t kw = 0; kw < columns; kw++)
+            equal += window[kw * column] == best;
+    return equal;
+}
+
 /* Added to the region's cells that equal the maximum of a window, which is at (h, w): the whole gradient, or an equal
-   share. One cell does as a rule, and there is no need to look for it. */
+   share. As a rule one cell does, and then the others need not be looked at again. */
 static void NAME(share_out)(const Pool *p, const NAME(Area) *r, const T *cells, ptrdiff_t top, ptrdiff_t left,
                             ptrdiff_t h, ptrdiff_t w, T gradient, T *dx)
 {
-    const Places *seen = &p->seen_at, *x = &p->x_at;
-    const ptrdiff_t above = top < 0 ? NAME(ceiling)(-top, p->h.dilation) : 0;
-    const ptrdiff_t before = left < 0 ? NAME(ceiling)(-left, p->w.dilation) : 0;
-    const ptrdiff_t bottom = top + p->h.reach < p->h.size ? top + p->h.reach : p->h.size;
-    const ptrdiff_t right = left + p->w.reach < p->w.size ? left + p->w.reach : p->w.size;
-    const T best = cells[h * seen->row + w * seen->cell];
-    const int spoilt = best != best;
-    ptrdiff_t equal = 0;
-    top += above * p->h.dilation;
-    left += before * p->w.dilation;
-    for (ptrdiff_t i = top; i < bottom; i += p->h.dilation)
-        for (ptrdiff_t j = left; j < right; j += p->w.dilation) {
-            const T cell = cells[i * seen->row + j * seen->cell];
-            equal += (cell == best) | (spoilt & (cell != cell));
-        }
+    const Places *seen = &p->seen_at;
+    const ptrdiff_t row = p->h.dilation * seen->row, column = p->w.dilation * seen->cell;
+    const ptrdiff_t kh = top < 0 ? NAME(ceiling)(-top, p->h.dilation) : 0;
+    const ptrdiff_t kw = left < 0 ? NAME(ceiling)(-left, p->w.dilation) : 0;
+    ptrdiff_t rows = p->h.kernel - kh, columns = p->w.kernel - kw;
+    if (top + p->h.reach > p->h.size)
+        rows = NAME(ceiling)(p->h.size - top, p->h.dilation) - kh;
+    if (left + p->w.reach > p->w.size)
+        columns = NAME(ceiling)(p->w.size - left, p->w.dilation) - kw;
+    top += kh * p->h.dilation;
+    left += kw * p->w.dilation;
+    const T *window = cells + top * seen->row + left * seen->cell, best = cells[h * seen->row + w * seen->cell];
+    ptrdiff_t equal = columns == 2 ? NAME(count_equal)(window, rows, row, 2, column, best)
+                                   : NAME(count_equal)(window, rows, row, columns, column, best);
     if (equal == 1) {
         if (h >= r->row && h < r->row + r->rows)
-            dx[h * x->row + w * x->cell] += gradient;
+            dx[(h * p->w.size + w) * p->width] += gradient;
         return;
     }
+    for (ptrdiff_t i = 0; best != best && i < rows; i++)
+        for (ptrdiff_t j = 0; j < columns; j++)
+            equal += window[i * row + j * column] != window[i * row + j * column];
     const T share = p->ties == TIES_SPLIT ? gradient / (T)equal : gradient;
-    for (ptrdiff_t i = top; i < bottom; i += p->h.dilation)
-        for (ptrdiff_t j = left; j < right && i >= r->row && i < r->row + r->rows; j += p->w.dilation) {
-            const T cell = cells[i * seen->row + j * seen->cell];
-            if (cell == best || (spoilt && cell != cell))
-                dx[i * x->row + j * x->cell] += share;
+    for (ptrdiff_t i = 0; i < rows; i++, top += p->h.dilation)
+        for (ptrdiff_t j = 0; j < columns && top >= r->row && top < r->row + r->rows; j++) {
+            const T cell = window[i * row + j * column];
+            if (cell == best || (best != best && cell != cell))
+                dx[(top * p->w.size + left + j * p->w.dilation) * p->width] += share;
         }
 }
 
-/* Scattered to the region from columns of one row of outputs: each place is looked at. One outside of the image, which no
-   forward pass leaves there, gets nothing. */
-static void NAME(scatter_checked)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, ptrdiff_t column, ptrdiff_t end,
-                                  ptrdiff_t place, const T *dy, T *dx)
+/* Shared out from one row of outputs. A place outside of the image, which no forward pass leaves, gets nothing. */
+static void NAME(share_row)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, ptrdiff_t place, const T *dy, T *dx)
 {
-    const Places *x = &p->x_at, *y = &p->y_at, *at = &p->place_at, *seen = &p->seen_at;
+    const Places *seen = &p->seen_at;
     const T *cells = (const T *)p->seen + r->image * seen->image + r->channel * seen->channel;
     const ptrdiff_t top = row * p->h.stride - p->h.before;
-    for (; column < end; column++) {
-        const ptrdiff_t left = column * p->w.stride - p->w.before;
+    ptrdiff_t left = -p->w.before;
+    for (ptrdiff_t j = 0; j < p->w.output; j++, left += p->w.stride)
         for (ptrdiff_t c = 0; c < r->channels; c++) {
-            const ptrdiff_t k = place + column * at->cell + c * at->channel;
-            const T gradient = dy[column * y->cell + c * y->channel];
+            const ptrdiff_t k = place + j * p->place_at.cell + c * p->place_at.channel;
             const ptrdiff_t h = p->bytes ? top + p->place_h[p->bytes[k]] : p->indices[k] / p->w.size;
             const ptrdiff_t w = p->bytes ? left + p->place_w[p->bytes[k]] : p->indices[k] % p->w.size;
-            if (h < 0 || h >= p->h.size || w < 0 || w >= p->w.size)
-                continue;
-            if (p->ties != TIES_FIRST)
-                NAME(share_out)(p, r, cells + c * seen->channel, top, left, h, w, gradient, dx + c * x->channel);
-            else if (h >= r->row && h < r->row + r->rows)
-                dx[h * x->row + w * x->cell + c * x->channel] += gradient;
+            if (h >= 0 && h < p->h.size && w >= 0 && w < p->w.size)
+                NAME(share_out)(p, r, cells + c * seen->channel, top, left, h, w,
+                                dy[j * p->y_at.cell + c * p->y_at.channel], dx + c);
         }
-    }
 }
 
-/* To the first maxima of `count` outputs, whose windows are `step` apart and lie in the region. */
-ALWAYS void NAME(scatter_bytes)(const unsigned char *place, ptrdiff_t place_step, const T *dy, ptrdiff_t dy_step,
-                                const ptrdiff_t *offset, T *dx, ptrdiff_t step, ptrdiff_t count)
+/* To the first maxima of one row of outputs, as far as they are in the region, which begins at `to`: so is nothing outside
+   of it touched, whatever the places are. */
+static void NAME(scatter_bytes)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, const unsigned char *place,
+                                const T *dy, T *to)
 {
-    for (ptrdiff_t i = 0; i < count; i++, place += place_step, dy += dy_step, dx += step)
-        dx[offset[*place]] += *dy;
+    const ptrdiff_t place_cell = p->place_at.cell, dy_cell = p->y_at.cell, *index = p->index;
+    const ptrdiff_t step = p->w.stride * p->width, columns = p->w.output;
+    const size_t size = (size_t)(r->rows * p->w.size * p->width);
+    ptrdiff_t q = ((row * p->h.stride - p->h.before - r->row) * p->w.size - p->w.before) * p->width;
+    if (p->width == 1)
+        for (ptrdiff_t j = 0; j < columns; j++, q += step) {
+            const size_t cell = (size_t)(q + index[place[j * place_cell]]);
+            if (cell < size)
+                to[cell] += dy[j * dy_cell];
+        }
+    else
+        for (ptrdiff_t j = 0; j < columns; j++, q += step, place += place_cell, dy += dy_cell)
+            for (ptrdiff_t c = 0; c < r->channels; c++) {
+                const size_t cell = (size_t)(q + index[place[c * p->place_at.channel]]);
+                if (cell < size)
+                    to[cell + c] += dy[c * p->y_at.channel];
+            }
 }
 
-/* The same from a row of outputs with indices, as far as these are the region's. */
-ALWAYS void NAME(scatter_indices)(const Pool *p, const NAME(Area) *r, const int64_t *index, const T *dy, T *dx)
+static void NAME(scatter_indices)(const Pool *p, const NAME(Area) *r, const int64_t *place, const T *dy, T *to)
 {
-    const ptrdiff_t pixel = p->w.size > 1 ? p->x_at.cell : p->x_at.row;
-    const uint64_t first = (uint64_t)(r->row * p->w.size), size = (uint64_t)(r->rows * p->w.size);
+    const size_t first = (size_t)(r->row * p->w.size), size = (size_t)(r->rows * p->w.size);
     for (ptrdiff_t j = 0; j < p->w.output; j++)
         for (ptrdiff_t c = 0; c < r->channels; c++) {
-            const int64_t q = index[j * p->place_at.cell + c * p->place_at.channel];
-            if ((uint64_t)q - first < size)
-                dx[q * pixel + c * p->x_at.channel] += dy[j * p->y_at.cell + c * p->y_at.channel];
+            const size_t cell = (size_t)place[j * p->place_at.cell + c * p->place_at.channel] - first;
+            if (cell < size)
+                to[cell * p->width + c] += dy[j * p->y_at.cell + c * p->y_at.channel];
         }
 }
 
-/* dx scattered to from rows of dy, to the places of maxima or to all cells equal to them. Regions, which follow each
-   other in memory, are cleared first if they are to be (p->zero), while they come into the cache.
+/* dx scattered to from rows of dy, to the places of maxima or to all cells equal to them. dx is contiguous, and regions
+   follow each other in it; they are cleared first if they are to be (p->zero), while they come into the cache.
 
      for region: some rows of a plane, or of all channels
        for row of outputs that see it, for column, for channel                                                      */
 static void NAME(pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
 {
     const Places *x = &p->x_at, *y = &p->y_at, *at = &p->place_at;
-    const ptrdiff_t inner = NAME(clip)(NAME(ceiling)(p->w.before, p->w.stride), p->w.output);
-    const ptrdiff_t last = p->w.size + p->w.before - p->w.reach; /* where the last window inside may begin */
-    const ptrdiff_t outer = last < 0 ? 0 : NAME(clip)(last / p->w.stride + 1, p->w.output);
-    ptrdiff_t *offset = scratch;
-    for (ptrdiff_t k = 0; p->bytes && k < MOST_BYTE; k++)
-        offset[k] = p->place_h[k] * x->row + p->place_w[k] * x->cell;
+    const ptrdiff_t line = p->w.size * p->width;
     NAME(Area) r = NAME(area)(p, first);
+    (void)scratch;
+    if (p->zero) {
+        const NAME(Area) last = NAME(area)(p, end - 1);
+        T *from = (T *)p->x + r.image * x->image + r.channel * x->channel + r.row * line;
+        T *to = (T *)p->x + last.image * x->image + last.channel * x->channel + (last.row + last.rows) * line;
+        memset(from, 0, (size_t)(to - from) * sizeof(T));
+    }
     for (; first < end; first++, NAME(next_band)(p, &r)) {
         T *dx = (T *)p->x + r.image * x->image + r.channel * x->channel;
-        const ptrdiff_t begin = r.row + p->h.before - p->h.reach + 1, stop = r.row + r.rows + p->h.before;
-        ptrdiff_t row = begin <= 0 ? 0 : NAME(ceiling)(begin, p->h.stride);
-        const ptrdiff_t end_row = NAME(clip)(NAME(ceiling)(stop, p->h.stride), p->end_row);
+        ptrdiff_t row = r.row + p->h.before - p->h.reach, end_row = p->end_row;
+        row = row < 0 ? 0 : row / p->h.stride + 1;
         if (row < p->row)
             row = p->row;
-        if (p->zero)
-            memset(dx + r.row * x->row, 0, r.rows * p->w.size * r.channels * sizeof(T));
+        if ((end_row - 1) * p->h.stride >= r.row + r.rows + p->h.before)
+            end_row = NAME(ceiling)(r.row + r.rows + p->h.before, p->h.stride);
         for (; row < end_row; row++) {
-            const T *gradients = (const T *)p->y + r.image * y->image + r.channel * y->channel + row * y->row;
+            const T *dy = (const T *)p->y + r.image * y->image + r.channel * y->channel + row * y->row;
             const ptrdiff_t place = r.image * at->image + r.channel * at->channel + row * at->row;
-            const ptrdiff_t top = row * p->h.stride - p->h.before;
-            const int inside = top >= r.row && top + p->h.reach <= r.row + r.rows && inner < outer;
-            if (p->indices && p->ties == TIES_FIRST) {
-                NAME(scatter_indices)(p, &r, p->indices + place, gradients, dx);
-                continue;
-            }
-            if (p->ties != TIES_FIRST || !inside) {
-                NAME(scatter_checked)(p, &r, row, 0, p->w.output, place, gradients, dx);
-                continue;
-            }
-            const unsigned char *bytes = p->bytes + place;
-            T *to = dx + top * x->row - p->w.before * x->cell;
-            if (inner > 0)
-                NAME(scatter_checked)(p, &r, row, 0, inner, place, gradients, dx);
-            if (p->width == 1)
-                NAME(scatter_bytes)(bytes + inner * at->cell, at->cell, gradients + inner * y->cell, y->cell, offset,
-                                    to + inner * p->w.stride * x->cell, p->w.stride * x->cell, outer - inner);
+            if (p->ties != TIES_FIRST)
+                NAME(share_row)(p, &r, row, place, dy, dx);
+            else if (p->bytes)
+                NAME(scatter_bytes)(p, &r, row, p->bytes + place, dy, dx + r.row * line);
             else
-                for (ptrdiff_t j = inner; j < outer; j++)
-                    NAME(scatter_bytes)(bytes + j * at->cell, at->channel, gradients + j * y->cell, y->channel, offset,
-                                        to + j * p->w.stride * x->cell, x->channel, r.channels);
-            if (outer < p->w.output)
-                NAME(scatter_checked)(p, &r, row, outer, p->w.output, place, gradients, dx);
+                NAME(scatter_indices)(p, &r, p->indices + place, dy, dx + r.row * line);
         }
     }
 }
