@@ -103,7 +103,7 @@ cdef extern from "simd/kernels.h" nogil:
     enum: TIES_FIRST
     enum: TIES_ALL
     enum: TIES_SPLIT
-    enum: MOST_SELECTED
+    enum: MOST_BYTE
 
     ctypedef struct Slide:
         Py_ssize_t size, kernel, output, stride, before, dilation, reach, first, all, block, blocks, cells
@@ -122,6 +122,8 @@ cdef extern from "simd/kernels.h" nogil:
         const Py_ssize_t *place_h
         const Py_ssize_t *place_w
         const void *seen
+        Py_ssize_t row, end_row
+        int ties, zero
         const double *rows
         const double *columns
         Py_ssize_t phases, group, line, phase, held, held_at, out_at, divisors_at, twin
@@ -130,8 +132,6 @@ cdef extern from "simd/kernels.h" nogil:
         const Py_ssize_t *tap_w
         const Py_ssize_t *first_h
         const Py_ssize_t *first_w
-        const Py_ssize_t *of_h
-        const Py_ssize_t *of_w
 
     ctypedef struct Kernels:
         int MR, NR, lanes
@@ -179,8 +179,7 @@ cdef extern from "simd/kernels.h" nogil:
         void (*norm_scale)(const Norm *g, Py_ssize_t q, Py_ssize_t end, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         void (*pool)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
         void (*pool_gradient)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
-        void (*pool_scatter)(const Pool *p, int ties, bint zero, Py_ssize_t block, Py_ssize_t row,
-                             Py_ssize_t end_row) noexcept nogil
+        void (*pool_scatter)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
         void (*channel_maxima)(const Places *p, const void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
                                void *best, int64_t *place) noexcept nogil
         void (*channel_fill)(const Places *p, bint by_pixels, void *image, Py_ssize_t q0, Py_ssize_t count,

@@ -6,8 +6,8 @@ A region of outputs is computed from a copy of the cells that it sees (simd/pool
 or neighbouring channels where x has them side by side. A window as large as the image is a reduction of each plane.
 
 For the backward pass of a maximum, forward leaves its place in the window, a byte an output (or, in windows of more than
-256 cells, 8 bytes: its place in the plane), so that the gradient needs to read dy and these bytes, and not x again. Of
-small windows it is gathered, each cell of dx being written once; of larger ones it is scattered.
+256 cells, 8 bytes: its place in the plane), so that the gradient needs to read dy and these bytes, and not x again: it
+is scattered to dx. That of an average is gathered, each cell of dx being written once.
 
     for chunk of regions (or of planes)                                   in parallel; depends on the problem only
       for region                                                          copied: the first or second cache
@@ -24,12 +24,11 @@ from libc.string cimport memset
 
 from cnnfast._engine cimport Chunk, Memory, View, kernels_for, run, thread_count, up
 from geometry cimport Axis, axis_of, taps_that_count
-from kernels cimport MOST_SELECTED, TAKE_MAX, TAKE_PLACE, TAKE_SUM, TIES_ALL, TIES_FIRST, TIES_SPLIT
+from kernels cimport MOST_BYTE, TAKE_MAX, TAKE_PLACE, TAKE_SUM, TIES_ALL, TIES_FIRST, TIES_SPLIT
 from kernels cimport Kernels, Places, Pool, Slide
 
 cdef enum:
     MANY_TAPS = 16  # in a row or column for each step of the stride: from here on doubling is faster
-    MOST_BYTE = 256  # places that a byte tells apart
     LINE_BYTES = 8192  # of the lines that are filled and taken together at a time
     PLANE_BYTES = 32768  # of a region's scratch: the first cache
     CHANNELS_BYTES = 131072  # of one with lanes of channels, of which it needs many cells: the second cache
@@ -38,7 +37,7 @@ cdef enum:
     MOST_WORKSPACE = 50331648  # bytes of all threads' scratch, or else there are fewer threads
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
     SLICE = 1048576  # cells of a plane whose maximum or sum is one chunk's
-    ROWS_AT_ONCE = 4194304  # outputs of a plane that are scattered before Ctrl-C is looked at
+    OUTPUTS_AT_ONCE = 4194304  # of a plane, scattered before Ctrl-C is looked at
 
 MOST_PROBLEMS = 256  # whose geometry is kept
 
@@ -193,7 +192,7 @@ cdef class Forward(Problem):
 
 
 cdef class Gradient(Problem):
-    """What gathers the gradient of cells, which are counted in strides and cut into phases."""
+    """What gathers an average's gradient of cells, which are counted in strides and cut into phases."""
 
     cdef int begin(self) except -1:
         count_strides(&self.p.h)
@@ -207,26 +206,24 @@ cdef class Gradient(Problem):
         p.w.cells = p.w.block + (p.w.kernel - 1) * p.w.dilation // p.w.stride
         p.line = p.w.cells * p.width
         p.phase = up((p.h.block + 1) * p.line + lanes, lanes)
-        p.twin = up((p.h.cells + 1) * p.line + lanes, lanes)
-        p.held_at = p.twin * 2 if p.take == TAKE_PLACE else p.twin
-        p.out_at = p.held_at + p.phase if p.take == TAKE_SUM else p.held_at
+        p.held_at = up((p.h.cells + 1) * p.line + lanes, lanes)
+        p.out_at = p.held_at + p.phase
         p.divisors_at = p.out_at + p.w.stride * p.phase
         return (p.divisors_at + p.line) * self.itemsize
 
     cdef int set_taps(self) except -1:
         cdef Pool *p = &self.p
-        self.set_phases(&p.h, p.line, &p.first_h, &p.of_h, &p.tap_h)
-        self.set_phases(&p.w, p.width, &p.first_w, &p.of_w, &p.tap_w)
+        self.set_phases(&p.h, p.line, &p.first_h, &p.tap_h)
+        self.set_phases(&p.w, p.width, &p.first_w, &p.tap_w)
         return 0
 
-    cdef int set_phases(self, const Slide *s, Py_ssize_t step, const Py_ssize_t **first, const Py_ssize_t **of,
+    cdef int set_phases(self, const Slide *s, Py_ssize_t step, const Py_ssize_t **first,
                         const Py_ssize_t **tap) except -1:
         phases = [[] for _ in range(s.stride)]
         for k in range(s.kernel):
             phases[k * s.dilation % s.stride].append(k)
         order = [k for taps in phases for k in taps]
         first[0] = self.table([0, *accumulate(len(taps) for taps in phases)])
-        of[0] = self.table(order)
         tap[0] = self.table([((s.kernel - 1) * s.dilation // s.stride - k * s.dilation // s.stride) * step
                              for k in order])
         return 0
@@ -239,12 +236,21 @@ cdef void count_strides(Slide *s) noexcept:
 
 
 cdef class Scatter(Problem):
-    """What scatters the gradient of outputs; without scratch."""
+    """What scatters the gradient of outputs to rows of cells, of a plane or of all channels; without scratch."""
+
+    def __init__(self, window, Py_ssize_t itemsize, Py_ssize_t channels, int take, Py_ssize_t cell):
+        Problem.__init__(self, window, itemsize, channels, take, cell)
+        self.region_bytes = itemsize * self.p.width * self.p.h.block * self.p.w.size
 
     cdef int begin(self) except -1:
+        self.p.width, self.p.h.all = self.p.channels, self.p.h.size
         return 0
 
     cdef int cut(self) except -1:
+        cdef Pool *p = &self.p
+        p.w.block = p.w.all
+        p.h.block = _evenly(p.h.all, max(2 * p.h.reach, CHUNK_BYTES // (p.w.size * p.width * self.itemsize)))
+        self.scratch_bytes = 64
         return 0
 
     cdef int set_taps(self) except -1:
@@ -253,6 +259,7 @@ cdef class Scatter(Problem):
         more = [0] * (MOST_BYTE - taps)  # bytes that no forward pass leaves
         p.place_h = self.table([k // p.w.kernel * p.h.dilation for k in range(taps)] + more)
         p.place_w = self.table([k % p.w.kernel * p.w.dilation for k in range(taps)] + more)
+        p.index = self.table((p.place_h[k] * p.w.size + p.place_w[k]) * p.width for k in range(MOST_BYTE))
         return 0
 
 
@@ -319,18 +326,18 @@ cdef int set_places(Pool *p, View v) except -1:
     return 0
 
 
-cdef int compute(Problem problem, Regions kernel, View x, View y, View where) except -1:
+cdef int compute(Problem problem, Regions kernel, const Pool *p, View x, View y, View where) except -1:
     """Compute all regions of outputs y, or of cells x."""
     cdef Job job
     cdef int workers = min(thread_count(), max(1, MOST_WORKSPACE // problem.scratch_bytes))
     cdef Memory scratch
-    job.compute, job.p = kernel, problem.p
+    job.compute, job.p = kernel, p[0]
     job.p.x, job.p.y, job.p.x_at, job.p.y_at = x.data, y.data, places_of(x), places_of(y)
-    job.p.blocks = (x.shape[1] + problem.p.width - 1) // problem.p.width
+    job.p.blocks = (x.shape[1] + p.width - 1) // p.width
     job.p.channels = x.shape[1]
     if where is not None:
         set_places(&job.p, where)
-    job.regions = x.shape[0] * job.p.blocks * job.p.h.blocks * job.p.w.blocks
+    job.regions = x.shape[0] * job.p.blocks * p.h.blocks * p.w.blocks
     job.at_once = max(1, CHUNK_BYTES // problem.region_bytes)
     workers = min(workers, (job.regions + job.at_once - 1) // job.at_once)
     scratch = Memory(workers * problem.scratch_bytes)
@@ -346,7 +353,7 @@ def max_pool(window, x_nchw, y_nchw, places_nchw):
         whole_max(x, y_nchw, places_nchw)
         return
     problem = problem_of(Forward, window, x, TAKE_MAX if where is None else TAKE_PLACE, False)
-    compute(problem, problem.kernels.pool, x, y, where)
+    compute(problem, problem.kernels.pool, &problem.p, x, y, where)
 
 
 def avg_pool(window, bint with_padding, layout, x_nchw, y_nchw):
@@ -357,7 +364,7 @@ def avg_pool(window, bint with_padding, layout, x_nchw, y_nchw):
         whole_mean(x, layout == "NHWC", y_nchw)
         return
     problem = problem_of(Forward, window, x, TAKE_SUM, with_padding)
-    compute(problem, problem.kernels.pool, x, y, None)
+    compute(problem, problem.kernels.pool, &problem.p, x, y, None)
 
 
 def avg_pool_gradient(window, bint with_padding, dy_nchw, dx_nchw):
@@ -369,69 +376,23 @@ def avg_pool_gradient(window, bint with_padding, dy_nchw, dx_nchw):
         return
     dy = View(dy_nchw)
     problem = problem_of(Gradient, window, dx, TAKE_SUM, with_padding)
-    compute(problem, problem.kernels.pool_gradient, dx, dy, None)
+    compute(problem, problem.kernels.pool_gradient, &problem.p, dx, dy, None)
 
-
-def max_pool_gradient(window, x_nchw, dy_nchw, places_nchw, ties, dx_nchw):
-    """Set dx to each window's gradient, at its first maximum, or at (or shared among) all cells equal to it."""
-    cdef View dx = View(dx_nchw), dy = View(dy_nchw), where = View(places_nchw)
-    cdef Problem problem
-    if ties != "first" or where.buffer.itemsize != 1 or window.h.kernel * window.w.kernel > MOST_SELECTED:
-        scatter(window, View(x_nchw), dy, where, TIES[ties], dx)
-        return
-    problem = problem_of(Gradient, window, dx, TAKE_PLACE, False)
-    compute(problem, problem.kernels.pool_gradient, dx, dy, where)
-
-
-# ------------------------------------------------------------------------------------------------------ scattered
 
 TIES = {"first": TIES_FIRST, "all": TIES_ALL, "split": TIES_SPLIT}
 
-cdef struct Scattered:
-    const Kernels *kernels
-    Pool p
-    int ties
-    bint zero
-    Py_ssize_t blocks, at_once, row, end_row
-    char *dx
-    Py_ssize_t bytes
 
-
-cdef void zero_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
-    cdef Scattered *job = <Scattered *>context
-    memset(job.dx + i * CHUNK_BYTES, 0, min(CHUNK_BYTES, job.bytes - i * CHUNK_BYTES))
-
-
-cdef void scatter_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
-    cdef Scattered *job = <Scattered *>context
-    cdef Py_ssize_t block
-    for block in range(i * job.at_once, min(job.blocks, (i + 1) * job.at_once)):
-        job.kernels.pool_scatter(&job.p, job.ties, job.zero, block, job.row, job.end_row)
-
-
-cdef int scatter(window, View x, View dy, View where, int ties, View dx) except -1:
-    """Add to dx, which is contiguous, all of dy: some rows of all planes at a time."""
+def max_pool_gradient(window, x_nchw, dy_nchw, places_nchw, ties, dx_nchw):
+    """Set dx, which is contiguous, to each window's gradient, at its first maximum or all cells equal to it."""
+    cdef View x = View(x_nchw), dy = View(dy_nchw), dx = View(dx_nchw)
     cdef Problem problem = problem_of(Scatter, window, dx, TAKE_PLACE, False)
-    cdef Scattered job
-    cdef int workers = thread_count()
+    cdef Pool p = problem.p
     cdef Py_ssize_t rows
-    job.kernels, job.p, job.ties, job.dx, job.bytes = problem.kernels, problem.p, ties, dx.data, dx.buffer.len
-    job.p.x, job.p.y, job.p.x_at, job.p.y_at = dx.data, dy.data, places_of(dx), places_of(dy)
-    job.p.seen, job.p.seen_at = x.data, places_of(x)
-    set_places(&job.p, where)
-    job.p.channels = dx.shape[1]
-    job.p.blocks = (dx.shape[1] + job.p.width - 1) // job.p.width
-    job.blocks = dx.shape[0] * job.p.blocks
-    job.at_once = max(1, CHUNK_BYTES // (dx.buffer.len // job.blocks))
-    job.zero = job.bytes // job.blocks <= CHUNK_BYTES  # while a plane is about to be in the cache
-    if not job.zero:
-        run(zero_chunk, &job, (job.bytes + CHUNK_BYTES - 1) // CHUNK_BYTES, workers)
-    rows = max(1, ROWS_AT_ONCE // (dy.shape[3] * job.p.width * (1 if ties == TIES_FIRST else window.h.kernel)))
+    p.seen, p.seen_at, p.ties = x.data, places_of(x), TIES[ties]
+    rows = max(1, OUTPUTS_AT_ONCE // (dy.shape[3] * p.width * (1 if p.ties == TIES_FIRST else window.h.kernel)))
     for first in range(0, dy.shape[2], rows):
-        job.row, job.end_row = first, min(dy.shape[2], first + rows)
-        run(scatter_chunk, &job, (job.blocks + job.at_once - 1) // job.at_once, workers)
-        job.zero = False
-    return 0
+        p.row, p.end_row, p.zero = first, min(dy.shape[2], first + rows), first == 0
+        compute(problem, problem.kernels.pool_scatter, &p, dx, dy, View(places_nchw))
 
 
 # --------------------------------------------------------------------------------------------------- whole images

@@ -137,3 +137,83 @@ def test_of_two_zeros_the_first_wins(dtype: str, layout: str, zeros: tuple[float
     pooled = max_pool(x, (1, 2), layout)
     assert (np.signbit(pooled["y"]) == np.signbit(zeros[0])).all()
     assert not pooled["indices"].any()
+
+
+def backward(
+    x: np.ndarray, kernel: int, ties: str, layout: str = "NCHW", **options: object
+) -> None:
+    """Check dx with the reference; unless shares are fractions, sums are of integers and exact."""
+    x = np.moveaxis(x, 1, -1) if layout == "NHWC" else x
+    dx = []
+    for library in (cnnfast, reference):
+        y, cache = library.max_pool2d_forward(x, kernel, layout=layout, **options)
+        dy = np.random.default_rng(1).integers(-9, 9, y.shape).astype(x.dtype) * 5040
+        dx.append(library.max_pool2d_backward(dy, cache, ties=ties))
+    bound = 4 * np.finfo(x.dtype).eps * kernel**2 * 9 * 5040 if ties == "split" else 0
+    np.testing.assert_allclose(dx[0], dx[1], rtol=0, atol=bound)
+
+
+@TYPES
+@ORDERS
+@pytest.mark.parametrize("ties", ["first", "all", "split"])
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [
+        (2, {}),
+        (3, {"stride": 2, "padding": 1}),
+        (2, {"stride": 1, "dilation": 3, "padding": 2}),
+        (13, {"stride": 1, "padding": 6}),
+        (17, {"stride": 4, "padding": 8}),
+    ],
+)
+def test_ties_of_many_zeros_and_nans(
+    dtype: str, layout: str, ties: str, kernel: int, options: dict
+) -> None:
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.integers(-9, 9, (2, 5, 19, 22)), 0).astype(dtype)
+    backward(x, kernel, ties, layout, **options)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    backward(x, kernel, ties, layout, **options)
+
+
+@ORDERS
+@pytest.mark.parametrize("ties", ["first", "split"])
+def test_images_of_several_bands(layout: str, ties: str) -> None:
+    """Rows of 128 KiB or more make bands as high as two windows."""
+    x = np.random.default_rng(0).integers(0, 99, (1, 2, 29, 16384)).astype(np.float64)
+    backward(x, 3, ties, layout, stride=(2, 7), padding=1)
+
+
+@ORDERS
+@pytest.mark.parametrize("size", [(13, 19, 19), (2, 41, 8192)], ids=str)
+def test_same_bits_for_every_number_of_threads(layout: str, size: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, *size)).astype(np.float32)
+    x = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if layout == "NHWC" else x
+    before, found = cnnfast.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 3):
+            cnnfast.set_num_threads(threads)
+            y, cache = cnnfast.max_pool2d_forward(x, 5, stride=1, padding=2, layout=layout)
+            dx = cnnfast.max_pool2d_backward(y * y, cache)
+            found.add(y.tobytes() + dx.tobytes())
+    finally:
+        cnnfast.set_num_threads(before)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("function", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+@pytest.mark.parametrize("step", [0, 8, 2**40, -(2**40)])
+def test_strides_of_extents_of_one_mean_nothing(function: str, axis: int, step: int) -> None:
+    shape = [2, 3, 6, 36]
+    shape[axis] = 1
+    x = np.random.default_rng(0).integers(-9, 9, shape).astype(np.float64)
+    strides = [step if i == axis else each for i, each in enumerate(x.strides)]
+    strange = np.lib.stride_tricks.as_strided(x, shape, strides)
+    kernel = [min(each, 3) for each in shape[2:]]
+    want, want_cache = getattr(cnnfast, f"{function}_forward")(x, kernel, stride=1)
+    got, cache = getattr(cnnfast, f"{function}_forward")(strange, kernel, stride=1)
+    np.testing.assert_array_equal(got, want)
+    backward_pass = getattr(cnnfast, f"{function}_backward")
+    np.testing.assert_array_equal(backward_pass(got, cache), backward_pass(want, want_cache))

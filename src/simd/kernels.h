@@ -163,7 +163,7 @@ typedef struct {
     ptrdiff_t first, all, block, blocks, cells;
 } Slide;
 
-enum { MOST_SELECTED = 16 }; /* taps of a window whose gradient is gathered by comparing places */
+enum { MOST_BYTE = 256 }; /* places that a byte tells apart */
 
 typedef struct {
     int take, doubled_h, doubled_w; /* many taps are taken by doubling, and columns not cut into phases then */
@@ -177,16 +177,19 @@ typedef struct {
     Places place_at;
     const ptrdiff_t *index; /* of the cell under tap kh * KW + kw */
     const ptrdiff_t *place_h, *place_w; /* and its row and column; 256 of them */
-    const void *seen; /* x in the backward pass, for ties */
+    /* Gradient of a maximum: x, for ties; the rows of outputs that count; whether dx is to be cleared before. */
+    const void *seen;
     Places seen_at;
+    ptrdiff_t row, end_row;
+    int ties, zero;
     const double *rows, *columns; /* outputs of an average are divided by the product of their two */
     /* Scratch, in numbers: `phases` times `group` lines of so many numbers, from phase to phase `phase`; columns of phase
        i are those from residue[i] on. At held_at rows `held` numbers long, of which tap kh is tap_h[kh] further, as tap
        kw is tap_w[kw] further in the lines; outputs, divisors; and the places of all these `twin` after them. */
     ptrdiff_t phases, group, line, phase, held, held_at, out_at, divisors_at, twin;
     const ptrdiff_t *residue, *tap_h, *tap_w;
-    /* Gradient: the taps of phase i, first_h[i] to first_h[i + 1] - 1 of tap_h, and which they are. */
-    const ptrdiff_t *first_h, *first_w, *of_h, *of_w;
+    /* Gradient of an average: the taps of phase i, first_h[i] to first_h[i + 1] - 1 of tap_h. */
+    const ptrdiff_t *first_h, *first_w;
 } Pool;
 
 typedef struct {
@@ -255,8 +258,7 @@ typedef struct {
     /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells, gathered; */
     void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
-    /* the gradient of some rows of outputs in a block of channels, added to where it belongs (zero: to 0); */
-    void (*pool_scatter)(const Pool *p, int ties, int zero, ptrdiff_t block, ptrdiff_t row, ptrdiff_t end_row);
+    void (*pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     /* and for places q0 to q0 + count - 1 of each of C channels of an image the first maximum, or a number to be put
        there, the image being contiguous. */
     void (*channel_maxima)(const Places *p, const void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, void *best,

@@ -286,6 +286,22 @@ ALWAYS NAME(Area) NAME(area)(const Pool *p, ptrdiff_t i)
     return r;
 }
 
+/* The next region, where strips are as wide as the image. */
+ALWAYS void NAME(next_band)(const Pool *p, NAME(Area) *r)
+{
+    r->row += p->h.block;
+    if (r->row >= p->h.first + p->h.all) {
+        r->row = p->h.first;
+        r->channel += p->width;
+        if (r->channel >= p->channels) {
+            r->channel = 0;
+            r->image++;
+        }
+        r->channels = NAME(clip)(p->channels - r->channel, p->width);
+    }
+    r->rows = NAME(clip)(p->h.first + p->h.all - r->row, p->h.block);
+}
+
 /* ------------------------------------------------------------------------------------------------------ forward */
 
 /* Rows h to h + rows - 1 of the cells that the region sees, each phase by itself. */
@@ -502,24 +518,7 @@ static void NAME(pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scra
 
 /* ---------------------------------------------------------------------------------------------------- backward */
 
-/* Bytes of `columns` outputs as numbers of the scratch. */
-static void NAME(get_places)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, ptrdiff_t column, ptrdiff_t columns,
-                             INTEGER *restrict to)
-{
-    const Places *at = &p->place_at;
-    const unsigned char *bytes = p->bytes + r->image * at->image + r->channel * at->channel + row * at->row +
-                                 column * at->cell;
-    if (at->cell == p->width && r->channels == p->width)
-        for (ptrdiff_t i = 0; i < columns * p->width; i++)
-            to[i] = bytes[i];
-    else
-        for (ptrdiff_t j = 0; j < columns; j++)
-            for (ptrdiff_t c = 0; c < r->channels; c++)
-                to[j * p->width + c] = bytes[j * at->cell + c * at->channel];
-}
-
-/* The gradients of outputs that a region of cells was seen by, 0 where there are none; divided by their counts, or with
-   their places. */
+/* The gradients of outputs that a region of cells was seen by, divided by their counts; 0 where there are none. */
 static void NAME(gradient_lines)(const Pool *p, const NAME(Area) *r, T *lines, T *divisors)
 {
     const Places *y = &p->y_at;
@@ -538,26 +537,7 @@ static void NAME(gradient_lines)(const Pool *p, const NAME(Area) *r, T *lines, T
                              (column + first) * y->cell,
                          y->cell, y->channel, r->channels, end - first);
         NAME(fill)(lines + end * p->width, 0, p->line - end * p->width);
-        if (p->take == TAKE_SUM)
-            NAME(divide)(lines + first * p->width, (T)p->rows[row], divisors + first * p->width,
-                         (end - first) * p->width);
-        else
-            NAME(get_places)(p, r, row, column + first, end - first, (INTEGER *)(lines + p->twin) + first * p->width);
-    }
-}
-
-/* to[i] = the sum of from[offset[e] + i] over those e whose tap is the place there. */
-ALWAYS void NAME(select_taps)(const T *from, ptrdiff_t twin, const ptrdiff_t taps, const ptrdiff_t *offset,
-                              const ptrdiff_t *tap, T *to, ptrdiff_t count)
-{
-    for (ptrdiff_t i = 0; i < count; i += LANES) {
-        Vector sum = NAME(spread)(0);
-        for (ptrdiff_t e = 0; e < taps; e++) {
-            const T *seen = from + offset[e] + i;
-            const Mask hit = *(const Mask *)(seen + twin) == NAME(spread_place)(tap[e]);
-            sum += NAME(choose)(hit, NAME(load)(seen), NAME(spread)(0));
-        }
-        NAME(store)(to + i, sum);
+        NAME(divide)(lines + first * p->width, (T)p->rows[row], divisors + first * p->width, (end - first) * p->width);
     }
 }
 
@@ -585,30 +565,18 @@ static void NAME(gradient_phases)(const Pool *p, const NAME(Area) *r, ptrdiff_t 
                                   T *phases)
 {
     const ptrdiff_t first = p->first_h[phase], taps = p->first_h[phase + 1] - first, count = r->rows * p->line;
-    if (p->take == TAKE_SUM && taps)
+    if (taps)
         NAME(join)(TAKE_SUM, 1, taps, lines, p->tap_h + first, 0, 0, 0, columns, columns, count, 0);
     for (ptrdiff_t other = 0; other < p->w.stride; other++, phases += p->phase) {
         const ptrdiff_t first_w = p->first_w[other], taps_w = p->first_w[other + 1] - first_w;
         if (taps * taps_w == 0)
             NAME(fill)(phases, 0, count);
-        else if (p->take == TAKE_SUM)
+        else
             NAME(join)(TAKE_SUM, 1, taps_w, columns, p->tap_w + first_w, 0, 0, 0, phases, phases, count, 0);
-        else {
-            ptrdiff_t offset[MOST_SELECTED], tap[MOST_SELECTED];
-            for (ptrdiff_t i = 0; i < taps; i++)
-                for (ptrdiff_t j = 0; j < taps_w; j++) {
-                    offset[i * taps_w + j] = p->tap_h[first + i] + p->tap_w[first_w + j];
-                    tap[i * taps_w + j] = p->of_h[first + i] * p->w.kernel + p->of_w[first_w + j];
-                }
-            if (taps * taps_w == 1)
-                NAME(select_taps)(lines, p->twin, 1, offset, tap, phases, count);
-            else
-                NAME(select_taps)(lines, p->twin, taps * taps_w, offset, tap, phases, count);
-        }
     }
 }
 
-/* dx gathered from dy, so that each cell is written once.
+/* dx of an average gathered from dy, so that each cell is written once.
 
      for region of cells
        for phase of rows, for phase of columns                           cells that are seen through the same taps
@@ -630,66 +598,142 @@ static void NAME(pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, v
     }
 }
 
-/* To each cell of a window that equals its maximum: the whole gradient, or an equal share. */
-static void NAME(share_out)(const Pool *p, int ties, const T *cells, ptrdiff_t top, ptrdiff_t left, T best, T gradient,
-                            T *dx)
+/* Cells of a window of rows x columns taps, these far apart, that equal `best`. */
+ALWAYS ptrdiff_t NAME(count_equal)(const T *window, ptrdiff_t rows, ptrdiff_t row, const ptrdiff_t columns,
+                                   ptrdiff_t column, T best)
 {
-    const Places *seen = &p->seen_at, *x = &p->x_at;
     ptrdiff_t equal = 0;
-    for (int giving = ties == TIES_ALL; giving < 2; giving++) {
-        const T share = giving && ties == TIES_SPLIT ? gradient / (T)equal : gradient;
-        for (ptrdiff_t kh = 0, h = top; kh < p->h.kernel; kh++, h += p->h.dilation)
-            for (ptrdiff_t kw = 0, w = left; h >= 0 && h < p->h.size && kw < p->w.kernel; kw++, w += p->w.dilation) {
-                if (w < 0 || w >= p->w.size)
-                    continue;
-                const T cell = cells[h * seen->row + w * seen->cell];
-                if (cell != best && (cell == cell || best == best))
-                    continue;
-                equal++;
-                if (giving)
-                    dx[h * x->row + w * x->cell] += share;
-            }
-    }
+    for (ptrdiff_t kh = 0; kh < rows; kh++, window += row)
+        for (ptrdiff_t kw = 0; kw < columns; kw++)
+            equal += window[kw * column] == best;
+    return equal;
 }
 
-/* dx, cleared before if it is to be (zero), scattered to from rows of dy: to the places of maxima, or to all cells equal
-   to them, in one block of channels of an image. A place outside of the image, which no forward pass leaves there, gets nothing. */
-static void NAME(pool_scatter)(const Pool *p, int ties, int zero, ptrdiff_t block, ptrdiff_t row, ptrdiff_t end_row)
+/* Added to the region's cells that equal the maximum of a window, which is at (h, w): the whole gradient, or an equal
+   share. As a rule one cell does, and then the others need not be looked at again. */
+static void NAME(share_out)(const Pool *p, const NAME(Area) *r, const T *cells, ptrdiff_t top, ptrdiff_t left,
+                            ptrdiff_t h, ptrdiff_t w, T gradient, T *dx)
 {
-    const ptrdiff_t n = block / p->blocks, channel = block % p->blocks * p->width;
-    const ptrdiff_t channels = NAME(clip)(p->channels - channel, p->width);
-    const Places *x = &p->x_at, *y = &p->y_at, *at = &p->place_at, *seen = &p->seen_at;
-    T *dx = (T *)p->x + n * x->image + channel * x->channel;
-    const T *dy = (const T *)p->y + n * y->image + channel * y->channel;
-    const T *cells = (const T *)p->seen + n * seen->image + channel * seen->channel;
-    if (zero && (p->width == 1 || channels == p->channels)) /* a plane, or all channels: in one piece */
-        memset(dx, 0, x->rows * x->columns * channels * sizeof(T));
-    else if (zero)
-        for (ptrdiff_t q = 0; q < x->rows * x->columns; q++)
-            memset(dx + q / x->columns * x->row + q % x->columns * x->cell, 0, channels * sizeof(T));
-    for (; row < end_row; row++)
-        for (ptrdiff_t column = 0; column < p->w.output; column++) {
-            const ptrdiff_t top = row * p->h.stride - p->h.before, left = column * p->w.stride - p->w.before;
-            ptrdiff_t place = n * at->image + channel * at->channel + row * at->row + column * at->cell, h, w;
-            for (ptrdiff_t c = 0; c < channels; c++, place += at->channel) {
-                if (p->bytes) {
-                    h = top + p->place_h[p->bytes[place]];
-                    w = left + p->place_w[p->bytes[place]];
-                } else {
-                    h = p->indices[place] / p->w.size;
-                    w = p->indices[place] % p->w.size;
-                }
-                if (h < 0 || h >= p->h.size || w < 0 || w >= p->w.size)
-                    continue;
-                const T gradient = dy[row * y->row + column * y->cell + c * y->channel];
-                if (ties == TIES_FIRST)
-                    dx[h * x->row + w * x->cell + c * x->channel] += gradient;
-                else
-                    NAME(share_out)(p, ties, cells + c * seen->channel, top, left,
-                                    cells[h * seen->row + w * seen->cell + c * seen->channel], gradient,
-                                    dx + c * x->channel);
-            }
+    const Places *seen = &p->seen_at;
+    const ptrdiff_t row = p->h.dilation * seen->row, column = p->w.dilation * seen->cell;
+    const ptrdiff_t kh = top < 0 ? NAME(ceiling)(-top, p->h.dilation) : 0;
+    const ptrdiff_t kw = left < 0 ? NAME(ceiling)(-left, p->w.dilation) : 0;
+    ptrdiff_t rows = p->h.kernel - kh, columns = p->w.kernel - kw;
+    if (top + p->h.reach > p->h.size)
+        rows = NAME(ceiling)(p->h.size - top, p->h.dilation) - kh;
+    if (left + p->w.reach > p->w.size)
+        columns = NAME(ceiling)(p->w.size - left, p->w.dilation) - kw;
+    top += kh * p->h.dilation;
+    left += kw * p->w.dilation;
+    const T *window = cells + top * seen->row + left * seen->cell, best = cells[h * seen->row + w * seen->cell];
+    ptrdiff_t equal = columns == 2 ? NAME(count_equal)(window, rows, row, 2, column, best)
+                                   : NAME(count_equal)(window, rows, row, columns, column, best);
+    if (equal == 1) {
+        if (h >= r->row && h < r->row + r->rows)
+            dx[(h * p->w.size + w) * p->width] += gradient;
+        return;
+    }
+    for (ptrdiff_t i = 0; best != best && i < rows; i++)
+        for (ptrdiff_t j = 0; j < columns; j++)
+            equal += window[i * row + j * column] != window[i * row + j * column];
+    const T share = p->ties == TIES_SPLIT ? gradient / (T)equal : gradient;
+    for (ptrdiff_t i = 0; i < rows; i++, top += p->h.dilation)
+        for (ptrdiff_t j = 0; j < columns && top >= r->row && top < r->row + r->rows; j++) {
+            const T cell = window[i * row + j * column];
+            if (cell == best || (best != best && cell != cell))
+                dx[(top * p->w.size + left + j * p->w.dilation) * p->width] += share;
         }
+}
+
+/* Shared out from one row of outputs. A place outside of the image, which no forward pass leaves, gets nothing. */
+static void NAME(share_row)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, ptrdiff_t place, const T *dy, T *dx)
+{
+    const Places *seen = &p->seen_at;
+    const T *cells = (const T *)p->seen + r->image * seen->image + r->channel * seen->channel;
+    const ptrdiff_t top = row * p->h.stride - p->h.before;
+    ptrdiff_t left = -p->w.before;
+    for (ptrdiff_t j = 0; j < p->w.output; j++, left += p->w.stride)
+        for (ptrdiff_t c = 0; c < r->channels; c++) {
+            const ptrdiff_t k = place + j * p->place_at.cell + c * p->place_at.channel;
+            const ptrdiff_t h = p->bytes ? top + p->place_h[p->bytes[k]] : p->indices[k] / p->w.size;
+            const ptrdiff_t w = p->bytes ? left + p->place_w[p->bytes[k]] : p->indices[k] % p->w.size;
+            if (h >= 0 && h < p->h.size && w >= 0 && w < p->w.size)
+                NAME(share_out)(p, r, cells + c * seen->channel, top, left, h, w,
+                                dy[j * p->y_at.cell + c * p->y_at.channel], dx + c);
+        }
+}
+
+/* To the first maxima of one row of outputs, as far as they are in the region, which begins at `to`: so is nothing outside
+   of it touched, whatever the places are. */
+static void NAME(scatter_bytes)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, const unsigned char *place,
+                                const T *dy, T *to)
+{
+    const ptrdiff_t place_cell = p->place_at.cell, dy_cell = p->y_at.cell, *index = p->index;
+    const ptrdiff_t step = p->w.stride * p->width, columns = p->w.output;
+    const size_t size = (size_t)(r->rows * p->w.size * p->width);
+    ptrdiff_t q = ((row * p->h.stride - p->h.before - r->row) * p->w.size - p->w.before) * p->width;
+    if (p->width == 1)
+        for (ptrdiff_t j = 0; j < columns; j++, q += step) {
+            const size_t cell = (size_t)(q + index[place[j * place_cell]]);
+            if (cell < size)
+                to[cell] += dy[j * dy_cell];
+        }
+    else
+        for (ptrdiff_t j = 0; j < columns; j++, q += step, place += place_cell, dy += dy_cell)
+            for (ptrdiff_t c = 0; c < r->channels; c++) {
+                const size_t cell = (size_t)(q + index[place[c * p->place_at.channel]]);
+                if (cell < size)
+                    to[cell + c] += dy[c * p->y_at.channel];
+            }
+}
+
+static void NAME(scatter_indices)(const Pool *p, const NAME(Area) *r, const int64_t *place, const T *dy, T *to)
+{
+    const size_t first = (size_t)(r->row * p->w.size), size = (size_t)(r->rows * p->w.size);
+    for (ptrdiff_t j = 0; j < p->w.output; j++)
+        for (ptrdiff_t c = 0; c < r->channels; c++) {
+            const size_t cell = (size_t)place[j * p->place_at.cell + c * p->place_at.channel] - first;
+            if (cell < size)
+                to[cell * p->width + c] += dy[j * p->y_at.cell + c * p->y_at.channel];
+        }
+}
+
+/* dx scattered to from rows of dy, to the places of maxima or to all cells equal to them. dx is contiguous, and regions
+   follow each other in it; they are cleared first if they are to be (p->zero), while they come into the cache.
+
+     for region: some rows of a plane, or of all channels
+       for row of outputs that see it, for column, for channel                                                      */
+static void NAME(pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
+{
+    const Places *x = &p->x_at, *y = &p->y_at, *at = &p->place_at;
+    const ptrdiff_t line = p->w.size * p->width;
+    NAME(Area) r = NAME(area)(p, first);
+    (void)scratch;
+    if (p->zero) {
+        const NAME(Area) last = NAME(area)(p, end - 1);
+        T *from = (T *)p->x + r.image * x->image + r.channel * x->channel + r.row * line;
+        T *to = (T *)p->x + last.image * x->image + last.channel * x->channel + (last.row + last.rows) * line;
+        memset(from, 0, (size_t)(to - from) * sizeof(T));
+    }
+    for (; first < end; first++, NAME(next_band)(p, &r)) {
+        T *dx = (T *)p->x + r.image * x->image + r.channel * x->channel;
+        ptrdiff_t row = r.row + p->h.before - p->h.reach, end_row = p->end_row;
+        row = row < 0 ? 0 : row / p->h.stride + 1;
+        if (row < p->row)
+            row = p->row;
+        if ((end_row - 1) * p->h.stride >= r.row + r.rows + p->h.before)
+            end_row = NAME(ceiling)(r.row + r.rows + p->h.before, p->h.stride);
+        for (; row < end_row; row++) {
+            const T *dy = (const T *)p->y + r.image * y->image + r.channel * y->channel + row * y->row;
+            const ptrdiff_t place = r.image * at->image + r.channel * at->channel + row * at->row;
+            if (p->ties != TIES_FIRST)
+                NAME(share_row)(p, &r, row, place, dy, dx);
+            else if (p->bytes)
+                NAME(scatter_bytes)(p, &r, row, p->bytes + place, dy, dx + r.row * line);
+            else
+                NAME(scatter_indices)(p, &r, p->indices + place, dy, dx + r.row * line);
+        }
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------- whole images */
