@@ -266,7 +266,7 @@ def planned(
     takes after shapes and dtype: the layout last. The algorithm is the one asked for, or with
     "auto" the first that can do the problem.
     """
-    plain = type(algorithm) is str and _are_plain(options)
+    plain = type(algorithm) is str and are_plain(options)
     plan = _plan if plain else _plan.__wrapped__  # without looking for a kept one
     return plan(kind, x_shape, w_shape, dtype, options, algorithm)
 
@@ -284,11 +284,11 @@ def planned_pool(
     ``options`` are the kernel_size, stride, padding and dilation of `geometry.pool`.
     """
     plain = type(ceil_mode) is bool and type(layout) is str and type(algorithm) is str
-    plan = _pool_plan if plain and _are_plain(options) else _pool_plan.__wrapped__
+    plan = _pool_plan if plain and are_plain(options) else _pool_plan.__wrapped__
     return plan(x_shape, dtype, options, ceil_mode, layout, algorithm)
 
 
-def _are_plain(values: tuple[Any, ...], depth: int = 2) -> bool:
+def are_plain(values: tuple[Any, ...], depth: int = 2) -> bool:
     """Whether these are ints, words, None, and tuples of them: then equal ones mean the same.
 
     Among kept plans, True or 1.0 would be taken for 1, and a list may have changed.
@@ -297,7 +297,7 @@ def _are_plain(values: tuple[Any, ...], depth: int = 2) -> bool:
         kind = type(value)
         if kind is int or kind is str or value is None:
             continue
-        if kind is not tuple or depth == 0 or not _are_plain(value, depth - 1):
+        if kind is not tuple or depth == 0 or not are_plain(value, depth - 1):
             return False
     return True
 

@@ -318,7 +318,7 @@ def pool(
 
 
 def columns(
-    image: tuple[int, int],
+    output_size: tuple[SupportsIndex, SupportsIndex],
     kernel_size: IntPair,
     stride: IntPair,
     padding: Padding,
@@ -326,7 +326,7 @@ def columns(
 ) -> Window:
     """Return the window that a call of im2col or col2im asks for."""
     return convolution_window(
-        image,
+        pair("output_size", output_size, 1),
         pair("kernel_size", kernel_size, 1),
         pair("stride", stride, 1),
         paddings(padding),
