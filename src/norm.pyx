@@ -64,7 +64,7 @@ cdef void cut(Job *job, View x, View dy, View y, bint by_pixels, Py_ssize_t sets
     job.kernels = kernels_for("float32" if x.buffer.itemsize == 4 else "float64")
     job.g.x, job.g.y, job.g.by_pixels, job.g.channels = images_of(x, by_pixels), images_of(y, by_pixels), by_pixels, C
     job.itemsize = x.buffer.itemsize
-    job.g.dy.data = NULL
+    job.g.dy.data, job.g.shared = NULL, 1
     if dy is not None:
         job.g.dy = images_of(dy, by_pixels)
     job.sets, job.pixels, job.groups, job.of_group = sets, x.shape[0] * image // sets, groups, C // groups
@@ -76,10 +76,13 @@ cdef void cut(Job *job, View x, View dy, View y, bint by_pixels, Py_ssize_t sets
         job.together = min(C, most // job.piece)
         if job.together == C and job.piece == image:
             job.piece = min(job.pixels, max(1, most // (C * image)) * image)
+        if job.together >= job.of_group and job.piece >= image:  # their planes are summed as one
+            job.together -= job.together % job.of_group
+            job.g.shared = job.of_group
     job.pieces = (job.pixels + job.piece - 1) // job.piece
     job.blocks = (C + job.together - 1) // job.together
     group = job.pixels * job.of_group * x.buffer.itemsize * (2 if dy is None else 3)
-    job.part = C if by_pixels else min(groups, max(1, PART_BYTES // group)) * job.of_group
+    job.part = C if by_pixels or job.pixels > image else min(groups, max(1, PART_BYTES // group)) * job.of_group
     job.parts = (C + job.part - 1) // job.part
     if job.part // job.of_group * group > MOST_PART_BYTES or (
             sets * job.parts < PARTS * thread_count() > PARTS and job.pieces * job.blocks * sets > 1):
