@@ -8,7 +8,6 @@ from typing import Any, SupportsIndex
 import numpy.typing as npt
 
 from . import _im2col, geometry
-from .algorithms import MOST_KEPT, are_plain
 from .arrays import FloatArray, check_shape, float_array, new_array, result
 from .geometry import IntPair, Padding
 from .threads import get_num_threads
@@ -138,10 +137,10 @@ def col2im(
 
 def _window(*options: Any) -> geometry.Window:
     """Return `geometry.columns`, kept for the next call with equal arguments."""
-    return (_kept_window if are_plain(options) else geometry.columns)(*options)
+    return (_kept_window if geometry.are_plain(options) else geometry.columns)(*options)
 
 
-_kept_window = lru_cache(MOST_KEPT)(geometry.columns)
+_kept_window = lru_cache(geometry.MOST_KEPT)(geometry.columns)
 
 
 def _column_shape(N: int, C: int, window: geometry.Window) -> tuple[int, int, int]:
