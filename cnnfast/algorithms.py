@@ -56,8 +56,6 @@ Gradients: TypeAlias = Callable[
 
 Places: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.int64]
 
-MOST_KEPT = 1024  # problems of a kind, a kilobyte each: more than a network has layers
-
 
 def _no_reason(problem: Convolution | Window) -> None:
     """Return no reason against: the algorithm does every problem, or is not known to be slow."""
@@ -266,7 +264,7 @@ def planned(
     takes after shapes and dtype: the layout last. The algorithm is the one asked for, or with
     "auto" the first that can do the problem.
     """
-    plain = type(algorithm) is str and _are_plain(options)
+    plain = type(algorithm) is str and geometry.are_plain(options)
     plan = _plan if plain else _plan.__wrapped__  # without looking for a kept one
     return plan(kind, x_shape, w_shape, dtype, options, algorithm)
 
@@ -284,25 +282,11 @@ def planned_pool(
     ``options`` are the kernel_size, stride, padding and dilation of `geometry.pool`.
     """
     plain = type(ceil_mode) is bool and type(layout) is str and type(algorithm) is str
-    plan = _pool_plan if plain and _are_plain(options) else _pool_plan.__wrapped__
+    plan = _pool_plan if plain and geometry.are_plain(options) else _pool_plan.__wrapped__
     return plan(x_shape, dtype, options, ceil_mode, layout, algorithm)
 
 
-def _are_plain(values: tuple[Any, ...], depth: int = 2) -> bool:
-    """Whether these are ints, words, None, and tuples of them: then equal ones mean the same.
-
-    Among kept plans, True or 1.0 would be taken for 1, and a list may have changed.
-    """
-    for value in values:
-        kind = type(value)
-        if kind is int or kind is str or value is None:
-            continue
-        if kind is not tuple or depth == 0 or not _are_plain(value, depth - 1):
-            return False
-    return True
-
-
-@lru_cache(MOST_KEPT)
+@lru_cache(geometry.MOST_KEPT)
 def _plan(
     kind: Callable[..., Convolution],
     x_shape: tuple[int, ...],
@@ -317,7 +301,7 @@ def _plan(
     return conv, chosen, conv.output_shape if kind is geometry.convolution else conv.image_shape
 
 
-@lru_cache(MOST_KEPT)
+@lru_cache(geometry.MOST_KEPT)
 def _pool_plan(
     x_shape: tuple[int, ...],
     dtype: FloatDtype,

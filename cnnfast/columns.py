@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from functools import lru_cache
+from typing import Any, SupportsIndex
 
 import numpy.typing as npt
 
@@ -64,8 +65,8 @@ def im2col(
             [4., 5.]]])
     """
     x = float_array("x", x, 4)
-    N, C, *image = x.shape
-    window = geometry.columns(tuple(image), kernel_size, stride, padding, dilation)
+    N, C, *_ = x.shape
+    window = _window(x.shape[2:], kernel_size, stride, padding, dilation)
     shape = _column_shape(N, C, window)
     geometry.check_bytes("the columns", shape, x.itemsize)
     cols = new_array(shape, x.dtype) if out is None else result(out, shape, x.dtype, x=x)
@@ -119,20 +120,27 @@ def col2im(
     array([[[[1., 2., 1.]]]])
     """
     cols = float_array("cols", cols, 3)
-    image = geometry.pair("output_size", output_size, 1)
-    window = geometry.columns(image, kernel_size, stride, padding, dilation)
+    window = _window(output_size, kernel_size, stride, padding, dilation)
     taps = window.h.kernel * window.w.kernel
     N, rows, _ = cols.shape
     if rows % taps:
         raise ValueError(f"cols must have C * {taps} rows (C * KH * KW), got shape {cols.shape}")
     C = rows // taps
     check_shape("cols", cols, _column_shape(N, C, window))
-    shape = (N, C, *image)
+    shape = (N, C, window.h.size, window.w.size)
     geometry.check_bytes("the output", shape, cols.itemsize)
     x = new_array(shape, cols.dtype) if out is None else result(out, shape, cols.dtype, cols=cols)
     if N:
         _im2col.add_columns(window, _by_channel(cols, C, window), x, True, get_num_threads())
     return x if out is None else out
+
+
+def _window(*options: Any) -> geometry.Window:
+    """Return `geometry.columns`, kept for the next call with equal arguments."""
+    return (_kept_window if geometry.are_plain(options) else geometry.columns)(*options)
+
+
+_kept_window = lru_cache(geometry.MOST_KEPT)(geometry.columns)
 
 
 def _column_shape(N: int, C: int, window: geometry.Window) -> tuple[int, int, int]:

@@ -17,8 +17,9 @@ import contextlib
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, SupportsIndex, TypeAlias, cast
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias, cast
 
+MOST_KEPT = 1024  # problems of a kind, a kilobyte each: more than a network has layers
 INT64_MAX = 2**63 - 1  # bytes and cells that the machine can count
 INT32_MAX = 2**31 - 1  # the largest stride, padding, dilation, kernel_size: safe to multiply
 
@@ -318,7 +319,7 @@ def pool(
 
 
 def columns(
-    image: tuple[int, int],
+    output_size: tuple[SupportsIndex, SupportsIndex],
     kernel_size: IntPair,
     stride: IntPair,
     padding: Padding,
@@ -326,12 +327,26 @@ def columns(
 ) -> Window:
     """Return the window that a call of im2col or col2im asks for."""
     return convolution_window(
-        image,
+        pair("output_size", output_size, 1),
         pair("kernel_size", kernel_size, 1),
         pair("stride", stride, 1),
         paddings(padding),
         pair("dilation", dilation, 1),
     )
+
+
+def are_plain(values: tuple[Any, ...], depth: int = 2) -> bool:
+    """Whether these are ints, words, None, and tuples of them: then equal ones mean the same.
+
+    Among kept plans, True or 1.0 would be taken for 1, and a list may have changed.
+    """
+    for value in values:
+        kind = type(value)
+        if kind is int or kind is str or value is None:
+            continue
+        if kind is not tuple or depth == 0 or not are_plain(value, depth - 1):
+            return False
+    return True
 
 
 def in_nchw(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:

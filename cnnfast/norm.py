@@ -32,7 +32,7 @@ from .arrays import (
 )
 from .geometry import in_nchw, integer, shown
 
-Numbers: TypeAlias = npt.NDArray[np.float64]  # (N, C), or (1, C) where all images share them
+Numbers: TypeAlias = npt.NDArray[np.float64]  # (1, C) of a batch; (N, groups) of groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,6 @@ class GroupNormCache(NormCache):
     """Cache of `group_norm_forward`."""
 
 
-@np.errstate(all="ignore")  # what is not finite goes where the formula sends it, in silence
 def batch_norm2d(
     x: npt.ArrayLike,
     gamma: npt.ArrayLike,
@@ -114,12 +113,11 @@ def batch_norm2d(
     inputs = {"gamma": gamma, "beta": beta, "running_mean": mean, "running_var": var}
     y = _result(out, x, **inputs)
     if len(x):
-        mean, var = (each[None].astype(np.float64) for each in (mean, var))
-        _normalize(x, gamma, beta, mean, 1 / np.sqrt(var + eps), layout, y)
+        by_pixels = layout == "NHWC"
+        _norm.inference(nchw(x, layout), by_pixels, gamma, beta, mean, var, eps, nchw(y, layout))
     return y if out is None else out
 
 
-@np.errstate(all="ignore")
 def batch_norm2d_forward(
     x: npt.ArrayLike,
     gamma: npt.ArrayLike,
@@ -170,12 +168,11 @@ def batch_norm2d_forward(
         raise ValueError(
             f"running_var needs at least two values per channel, got x of shape {x.shape}"
         )
-    mean, var, inverse_std = _norm.statistics(nchw(x, layout), layout == "NHWC", 0, eps)
     y = new_array(x.shape, x.dtype)
-    _normalize(x, gamma, beta, mean, inverse_std, layout, y)
+    mean, var, inverse_std = _normalize(x, gamma, beta, 0, eps, layout, y)
     if running:  # last, when nothing can fail any more
-        running[0][...] += momentum * (mean[0] - running[0])
-        running[1][...] += momentum * (var[0] * (count / (count - 1)) - running[1])
+        _norm.update(running[0], mean[0], momentum, 1.0)
+        _norm.update(running[1], var[0], momentum, count / (count - 1))
     return y, BatchNorm2dCache(x, gamma, mean, inverse_std, None, layout)
 
 
@@ -204,7 +201,6 @@ def batch_norm2d_backward(
     return _gradients(dy, cache)
 
 
-@np.errstate(all="ignore")
 def group_norm(
     x: npt.ArrayLike,
     gamma: npt.ArrayLike,
@@ -259,13 +255,11 @@ def group_norm(
     """
     x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
     groups = _groups(num_groups, gamma)
-    mean, inverse_std = _statistics(x, layout, groups, eps)
     y = _result(out, x, gamma=gamma, beta=beta)
-    _normalize(x, gamma, beta, mean, inverse_std, layout, y)
+    _normalize(x, gamma, beta, groups, eps, layout, y)
     return y if out is None else out
 
 
-@np.errstate(all="ignore")
 def group_norm_forward(
     x: npt.ArrayLike,
     gamma: npt.ArrayLike,
@@ -291,9 +285,8 @@ def group_norm_forward(
     """
     x, gamma, beta, eps = _operands(x, gamma, beta, eps, layout)
     groups = _groups(num_groups, gamma)
-    mean, inverse_std = _statistics(x, layout, groups, eps)
     y = new_array(x.shape, x.dtype)
-    _normalize(x, gamma, beta, mean, inverse_std, layout, y)
+    mean, _, inverse_std = _normalize(x, gamma, beta, groups, eps, layout, y)
     return y, GroupNormCache(x, gamma, mean, inverse_std, groups, layout)
 
 
@@ -378,41 +371,32 @@ def _running(
     return mean, var
 
 
-def _statistics(x: FloatArray, layout: str, groups: int, eps: float) -> tuple[Numbers, Numbers]:
-    """Mean and inverse standard deviation of each channel of each image, those of its group."""
-    if not len(x):
-        nothing = np.empty((0, in_nchw(layout, x.shape)[1]))
-        return nothing, nothing
-    mean, _, inverse_std = _norm.statistics(nchw(x, layout), layout == "NHWC", groups, eps)
-    return mean, inverse_std
-
-
 def _normalize(
     x: FloatArray,
     gamma: FloatArray,
     beta: FloatArray,
-    mean: Numbers,
-    inverse_std: Numbers,
+    groups: int,
+    eps: float,
     layout: str,
     y: FloatArray,
-) -> None:
-    """Fill y."""
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Fill y; return mean, variance and inverse standard deviation, of the batch with 0 groups."""
     if not len(x):
-        return
-    numbers = mean, inverse_std, gamma.astype(np.float64), beta.astype(np.float64)
-    _norm.scale(nchw(x, layout), layout == "NHWC", *numbers, nchw(y, layout))
+        nothing = np.empty((0, groups))
+        return nothing, nothing, nothing
+    by_pixels = layout == "NHWC"
+    return _norm.forward(nchw(x, layout), by_pixels, groups, gamma, beta, eps, nchw(y, layout))
 
 
 def _check_arrays(cache: NormCache) -> None:
     """ValueError if the arrays of a cache do not fit each other."""
     n, c, _, _ = in_nchw(cache.layout, cache.x.shape)
     check_cached(cache.x.dtype, x=(cache.x, cache.x.shape), gamma=(cache.gamma, (c,)))
-    shape = (1 if cache.groups is None else n, c)
+    shape = (1, c) if cache.groups is None else (n, cache.groups)
     double = np.dtype(np.float64)
     check_cached(double, mean=(cache.mean, shape), inverse_std=(cache.inverse_std, shape))
 
 
-@np.errstate(all="ignore")
 def _gradients(dy: npt.ArrayLike, cache: NormCache) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return dx, dgamma and dbeta, the same for both kinds of statistics."""
     _check_arrays(cache)
@@ -421,14 +405,16 @@ def _gradients(dy: npt.ArrayLike, cache: NormCache) -> tuple[FloatArray, FloatAr
     dx = new_array(x.shape, x.dtype)
     if not len(x):
         return dx, np.zeros_like(gamma), np.zeros_like(gamma)
-    dgamma, dbeta = _norm.gradients(
+    dgamma, dbeta = np.empty_like(gamma), np.empty_like(gamma)
+    _norm.gradients(
         nchw(dy, layout),
         nchw(x, layout),
         layout == "NHWC",
-        cache.groups or 0,
         cache.mean,
         cache.inverse_std,
-        gamma.astype(np.float64),
+        gamma,
         nchw(dx, layout),
+        dgamma,
+        dbeta,
     )
-    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+    return dx, dgamma, dbeta

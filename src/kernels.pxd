@@ -90,7 +90,7 @@ cdef extern from "simd/kernels.h" nogil:
     ctypedef struct Norm:
         Images x, dy, y
         bint by_pixels
-        Py_ssize_t channels, image
+        Py_ssize_t channels, shared, image
         const double *center
         const double *unit
         const double *factor

@@ -80,7 +80,7 @@ def test_failing_leaves_running_statistics_alone(monkeypatch: pytest.MonkeyPatch
         raise MemoryError
 
     mean, variance, ones = np.zeros(4), np.ones(4), np.ones(4)
-    monkeypatch.setattr("cnnfast._norm.scale", no_memory)
+    monkeypatch.setattr("cnnfast._norm.forward", no_memory)
     with pytest.raises(MemoryError):
         cnnfast.batch_norm2d_forward(np.ones((2, 4, 3, 3)), ones, ones, mean, variance)
     assert not mean.any()

@@ -147,7 +147,8 @@ typedef struct {
 typedef struct {
     Images x, dy, y; /* forward there is no dy: its data is NULL */
     int by_pixels;
-    ptrdiff_t channels, image; /* image: 0 where all images share their numbers */
+    ptrdiff_t channels, shared, image; /* shared: neighbouring channels, by planes, whose numbers x is summed with, as
+                                          one; image: 0 where all images share their numbers */
     const double *center, *unit, *factor, *shift, *dy_factor;
 } Norm;
 

@@ -41,6 +41,18 @@ static void NAME(exchange)(const Images *a, ptrdiff_t q, ptrdiff_t pixels, ptrdi
     }
 }
 
+/* Some numbers of planes that follow each other, from the o-th on. */
+static const T *NAME(planes)(const Images *a, ptrdiff_t q, ptrdiff_t c, ptrdiff_t o, ptrdiff_t count, T *box)
+{
+    const ptrdiff_t image = a->at.rows * a->at.columns;
+    for (ptrdiff_t i = 0, run; i < count; i += run) {
+        const ptrdiff_t cell = (o + i) % image;
+        run = NAME(clip)(image - cell, count - i);
+        NAME(exchange)(a, q + cell, run, c + (o + i) / image, 1, box + i, 0);
+    }
+    return box;
+}
+
 /* The same numbers where they lie together: at `place`, or in the box. */
 ALWAYS const T *NAME(together)(const Images *a, const T *place, ptrdiff_t q, ptrdiff_t pixels, ptrdiff_t c,
                                ptrdiff_t channels, T *box)
@@ -109,10 +121,13 @@ ALWAYS void NAME(add_to)(const Norm *g, const int backward, ptrdiff_t k, double 
 
 ALWAYS double NAME(wide_total)(Wide v)
 {
-    double sum = 0;
-    for (int lane = 0; lane < WIDE_LANES; lane++)
-        sum += ((const double *)&v)[lane];
-    return sum;
+    double sums[WIDE_LANES];
+    *(Wide *)sums = v;
+    for (int half = WIDE_LANES / 2; half; half /= 2) /* a chain of few additions */
+#pragma GCC unroll 8
+        for (int lane = 0; lane < half; lane++)
+            sums[lane] += sums[lane + half];
+    return sums[0];
 }
 
 typedef struct {
@@ -162,25 +177,29 @@ ALWAYS void NAME(scale_run)(const T *x, const T *dy, const int backward, ptrdiff
 }
 
 /* for q in pixels, up to the end of an image
-     for c in channels
+     for c in channels                      sums forward: in those that share their numbers, as if they were one
        for o in boxes of their cells                                in place: in all of them                         */
 ALWAYS void NAME(by_planes)(const Norm *g, const int backward, const int scales, ptrdiff_t q, ptrdiff_t end,
                             ptrdiff_t c0, ptrdiff_t c1, double *sums, double *products)
 {
     T boxes[3][NAME(BOX)];
     const ptrdiff_t image = g->x.at.rows * g->x.at.columns;
-    const int in_place = g->x.together && (!backward || g->dy.together) && (!scales || g->y.together);
+    const ptrdiff_t planes = backward || scales ? 1 : g->shared;
+    const int in_place = g->x.together && (planes == 1 || g->x.at.channel == image) &&
+                         (!backward || g->dy.together) && (!scales || g->y.together);
     for (ptrdiff_t count; q < end; q += count) {
         const ptrdiff_t first = q / image * g->image;
         const T *x_place = NAME(cell)(&g->x, q, 0), *dy_place = backward ? NAME(cell)(&g->dy, q, 0) : NULL;
         T *y_place = scales ? NAME(cell)(&g->y, q, 0) : NULL;
         count = NAME(clip)(image - q % image, end - q);
-        for (ptrdiff_t c = c0; c < c1; c++) {
+        for (ptrdiff_t c = c0; c < c1; c += planes) {
             const NAME(Channel) channel = NAME(channel)(g, backward, scales, first + c);
             NAME(Sums) s = {.sum_rest = 0};
-            for (ptrdiff_t o = 0, run; o < count; o += run) {
-                run = in_place ? count : NAME(clip)(count - o, NAME(BOX));
-                const T *x = NAME(together)(&g->x, x_place + c * g->x.at.channel + o, q + o, run, c, 1, boxes[0]);
+            for (ptrdiff_t o = 0, run; o < planes * count; o += run) {
+                run = in_place ? planes * count : NAME(clip)(planes * count - o, NAME(BOX));
+                const T *x = in_place || (g->x.together && planes == 1)
+                                 ? x_place + c * g->x.at.channel + o
+                                 : NAME(planes)(&g->x, q, c, o, run, boxes[0]);
                 const T *dy = x;
                 if (backward)
                     dy = NAME(together)(&g->dy, dy_place + c * g->dy.at.channel + o, q + o, run, c, 1, boxes[1]);
