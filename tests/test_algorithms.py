@@ -108,7 +108,13 @@ GIANT = np.broadcast_to(ONE, (1, 1, 50_000, 50_000))
     [
         lambda: cnnfast.global_avg_pool2d(GIANT),
         lambda: cnnfast.global_max_pool2d(GIANT),
-        lambda: cnnfast.group_norm(GIANT[..., :20_000], ONE.ravel(), ONE.ravel(), 1),
+        lambda: cnnfast.group_norm(  # out: not poisoned before, which takes long
+            GIANT[..., :20_000],
+            ONE.ravel(),
+            ONE.ravel(),
+            1,
+            out=np.zeros((1, 1, 50_000, 20_000), np.float32),
+        ),
         lambda: cnnfast.max_pool2d(GIANT[..., :2000, :2000], 31, stride=1, algorithm="naive"),
         lambda: cnnfast.avg_pool2d(GIANT[..., :30_000, :30_000], 31, stride=15),
         lambda: cnnfast.conv2d(
