@@ -6,14 +6,14 @@ from glob import glob
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = {  # name: its sources in C
-    "abreast": [],
-    "correlation": [],
-    "depthwise": [],
+MODULES = {  # name: its sources in C; the one that takes longest to compile begins
     "engine": [
         "threads",
         *(f"simd/{name}" for name in ("sets", "baseline", "avx2", "avx512", "neon")),
     ],
+    "abreast": [],
+    "correlation": [],
+    "depthwise": [],
     "im2col": [],
     "naive": [],
     "norm": [],

@@ -9,8 +9,9 @@ The product kernel (simd/product.h) spreads numbers of A and multiplies them by 
                                                                                           found in a table of places
     columns    columns of x, as in im2col  (M = K)     dy, filters side by side (N = F)   all taps at once
 
-Columns is for few channels, whose vectors would be nearly empty, and for 1x1 with fewer filters than channels, since
-what becomes B is turned if it is in NCHW. What can be taken in place is: rows of planes, or channels side by side.
+Columns is for few channels, whose vectors would be nearly empty, and for 1x1 with fewer filters than channels in NCHW,
+where what becomes B is turned. What can be taken in place is: rows of planes, or channels side by side. The sums of a
+1x1 in one slice are dw itself.
 
     for slice of the outputs, block of M and N            in parallel; each slice has sums of its own, added in order
       for run of the slice                                A and B of a run, and sums of a 1x1, fit the second cache
@@ -193,7 +194,8 @@ cdef class _Plan:
         job.kernels, job.itemsize, job.groups = kernels_for(conv.dtype), conv.itemsize, conv.groups
         job.C = conv.C // conv.groups
         taps = h.kernel * v.kernel
-        job.by_columns = job.C < FEW_CHANNELS and taps * job.C <= MOST_ROWS or taps == 1 and F < job.C and conv.layout == "NCHW"
+        job.by_columns = (job.C < FEW_CHANNELS and taps * job.C <= MOST_ROWS
+                          or taps == 1 and F < job.C and conv.layout == "NCHW")
         job.taps = 1 if job.by_columns else taps
         job.M, job.N = (taps * job.C, F) if job.by_columns else (F, job.C)
         job.n_block, job.m_block = (N_BLOCK_1X1, M_BLOCK_1X1) if taps == 1 else (N_BLOCK, M_BLOCK)

@@ -429,7 +429,8 @@ cdef void whole_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
         job.kernels.channel_sums(&job.at, job.task == PIXEL_SUMS, image, q, count, channels, job.sums + at)
     else:
         at = n * job.channels + channel
-        job.kernels.channel_fill(&job.at, job.at.channel == 1 and job.channels > 1, image, q, count, channels, job.values + at * job.itemsize)
+        job.kernels.channel_fill(&job.at, job.at.channel == 1 and job.channels > 1, image, q, count, channels,
+                                 job.values + at * job.itemsize)
 
 
 cdef Py_ssize_t slices_of(View x) noexcept:

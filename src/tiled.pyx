@@ -351,7 +351,7 @@ def _forward_plan(conv, kernels_id):
 
 @lru_cache(maxsize=512)
 def _phase_plans(conv, kernels_id):
-    """For each phase of the cells of x that some tap reaches: rows, columns, and the plan; whether these are all cells."""
+    """For each phase of the cells of x that some tap reaches rows, columns and the plan; whether these are all cells."""
     h, v = conv.window
     phases = [(i, j) for i in _phases(h) for j in _phases(v)]
     plans = tuple((slice(i, None, h.stride), slice(j, None, v.stride), _phase_plan(conv, i, j)) for i, j in phases)
