@@ -63,9 +63,12 @@ def max_pool_gradient(
     *,
     ties: str,
     layout: str = "NCHW",
+    algorithm: str = "auto",
 ) -> FloatArray:
     """Give dx of max pooling without padding; dy goes by `name`."""
-    y, cache = cnnfast.max_pool2d_forward(x, window, stride=stride, layout=layout)
+    y, cache = cnnfast.max_pool2d_forward(
+        x, window, stride=stride, layout=layout, algorithm=algorithm
+    )
     expect_shape(name, dy, y.shape)
     return cnnfast.max_pool2d_backward(dy, cache, ties=ties)
 

@@ -39,7 +39,7 @@ import numpy as np
 
 import cnnfast
 
-from .._gradients import conv_gradients
+from .. import _gradients
 from .._promote import FloatArray, RealArray, promote
 from .im2col import col2im_indices, get_im2col_indices, im2col_indices
 from .im2col_cython import (
@@ -209,7 +209,7 @@ def convolution_gradients(
     """Give (dx, dw, db) in the common dtype of x, w and dout, by one of cnnfast's algorithms."""
     x_nchw, w_fckk, dy = promote(x, w, dout)
     stride, pad = conv_param["stride"], conv_param["pad"]
-    return conv_gradients(
+    return _gradients.conv_gradients(
         "dout", dy, x_nchw, w_fckk, (stride, stride), (pad, pad), algorithm=algorithm
     )
 
@@ -235,7 +235,9 @@ def max_pool_gradient(
     ties: Literal["first", "split"],
     algorithm: str = "auto",
 ) -> FloatArray:
-    """Give dx in the common dtype of x and dout."""
+    """Give dx in the common dtype of x and dout, by one of cnnfast's algorithms."""
     x_nchw, dy = promote(x, dout)
-    _, again = cnnfast.max_pool2d_forward(x_nchw, window, stride=stride, algorithm=algorithm)
-    return cnnfast.max_pool2d_backward(dy, again, ties=ties)
+    steps = stride, stride
+    return _gradients.max_pool_gradient(
+        "dout", dy, x_nchw, window, steps, ties=ties, algorithm=algorithm
+    )
