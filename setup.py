@@ -22,6 +22,7 @@ MODULES = {  # name: its sources in C; the one that takes longest to compile beg
     "windows": [],
     "winograd": [],
 }
+COMPUTING = ("engine", "im2col", "naive")  # the others only drive the engine
 
 DIRECTIVES = {
     "language_level": 3,
@@ -32,27 +33,40 @@ DIRECTIVES = {
     "freethreading_compatible": True,
 }
 
-# -g0: debug information would be nine tenths of the package
+# -g0, -s: debug information would be nine tenths of the package, names of functions a twentieth
 # -falign-loops: a loop of the product that begins amid a cache line is up to 8 % slower
-COMPILE_ARGS = ["-O3", "-g0", "-funroll-loops", "-falign-loops=64"]
+FAST = ["-O3", "-g0", "-falign-loops=64"]
+SMALL = ["-Os", "-g0"]
+LINK_ARGS = ["-s"] if sys.platform == "linux" else []
 if sys.platform == "win32":
-    COMPILE_ARGS = ["/O2", "/std:c11"]
+    FAST, SMALL = ["/O2", "/std:c11"], ["/O1", "/std:c11"]
+
+
+def extension(name: str, *sources: str) -> Extension:
+    """Return the module `cnnfast._<name>` of these sources."""
+    return Extension(
+        f"cnnfast._{name}",
+        [f"src/{source}" for source in sources],
+        include_dirs=["src"],
+        depends=glob("src/**/*.h", recursive=True),
+        extra_compile_args=FAST if name in COMPUTING else SMALL,
+        extra_link_args=LINK_ARGS,
+    )
+
 
 setup(
     ext_modules=cythonize(
         [
-            Extension(
-                f"cnnfast._{name}",
-                [f"src/{name}.pyx", *(f"src/{source}.c" for source in sources)],
-                include_dirs=["src"],
-                depends=glob("src/**/*.h", recursive=True),
-                extra_compile_args=COMPILE_ARGS,
-            )
-            for name, sources in MODULES.items()
+            *(
+                extension(name, f"{name}.pyx", *(f"{source}.c" for source in sources))
+                for name, sources in MODULES.items()
+            ),
+            extension("shared", "_shared.c"),  # Cython's views of arrays, once for all modules
         ],
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives=DIRECTIVES,
+        shared_utility_qualified_name="cnnfast._shared",
     ),
     options={"build_ext": {"parallel": True}},  # as many modules at once as there are processors
 )

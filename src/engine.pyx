@@ -4,8 +4,9 @@ The algorithms take these from here by `from cnnfast._engine cimport ...`, so th
 threads and follow one choice of instruction set. What they find is declared in cnnfast/_engine.pxd.
 """
 
-from cpython.buffer cimport PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.string cimport memset
 
 import numpy as np
@@ -112,7 +113,7 @@ cdef class Memory:
 
     cdef object numbers(self, dtype):
         """All of it as an array, which must not outlive it."""
-        return np.asarray(<unsigned char[:self.size]><unsigned char *>self.data).view(dtype)
+        return np.frombuffer(PyMemoryView_FromMemory(self.data, self.size, PyBUF_WRITE), dtype)
 
 
 # ------------------------------------------------------------------------------------------------------------ peak

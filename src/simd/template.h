@@ -90,21 +90,25 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "transpose.h"
 
-#include "product.h"
-
 #include "columns.h"
 
 #include "padded.h"
-
-#include "sums.h"
 
 #include "depthwise.h"
 
 #include "winograd.h"
 
+/* Loops that are up to a fifth slower unless unrolled; in the files above that would only be more code. */
+#pragma GCC push_options
+#pragma GCC optimize("unroll-loops")
+#include "product.h"
+
+#include "sums.h"
+
 #include "norm.h"
 
 #include "pool.h"
+#pragma GCC pop_options
 
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
