@@ -191,6 +191,15 @@ TABLE = {
             "else:",
             "else:\n        running_mean, running_var = x.mean(0), x.var(0)",
         ),
+        ("norm-running-missing", 'bn_param["running_mean"], bn_param["running_var"] =', "_ ="),
+        ("norm-running-wrong", "momentum = ", "momentum = 1 - "),
+        (
+            "norm-running-wrong",
+            "running_mean = momentum * running_mean + (1 - momentum) *",
+            "running_mean =",
+        ),
+        ("norm-running-wrong", "(1 - momentum) * var", "(1 - momentum) * x.var(axis=0, ddof=1)"),
+        (None, "(1 - momentum) * var", "(1 - momentum) * std"),
     ],
     "cs231n batchnorm_backward": [
         ("norm-gamma-of-x", "(dout * x_hat).sum", "(dout * x).sum"),
@@ -203,6 +212,11 @@ TABLE = {
         ("norm-gamma-forgotten", "dx_hat = dout * gamma", "dx_hat = dout")
     ],
     "cs231n spatial_batchnorm_forward": [
+        (
+            "norm-running-missing",
+            "(rows, gamma, beta, bn_param)",
+            "(rows, gamma, beta, {**bn_param})",
+        ),
         (
             "norm-wrong-axes",
             "out, cache = batchnorm_forward(rows, gamma, beta, bn_param)",

@@ -1,6 +1,7 @@
 """What is right: what a right layer of each kind makes of a problem, by `cnnfast.reference`.
 
-An answer has a name: "y" is the result, and "dx", "dw", "db" are the gradients.
+An answer has a name: "y" is the result, and "dx", "dw", "db" are the gradients; "running_mean" and
+"running_var" are what batch normalisation keeps.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from .. import reference
 from .problems import Array, Problem
 
 Answers: TypeAlias = dict[str, Array]
+
+MOMENTUM = 0.9  # share of the old value in running statistics, unless a course is told another
 
 
 @cache
@@ -75,10 +78,22 @@ def relu(p: Problem) -> Answers:
 
 def batch_norm(p: Problem) -> Answers:
     """Normalise each channel over images and cells, or by the running mean and variance."""
-    if p.running is not None:
+    if p.topic == "test":
+        assert p.running is not None
         return {"y": reference.batch_norm2d(_image(p.x), p.w, p.b, *p.running).reshape(p.x.shape)}
     y, kept = reference.batch_norm2d_forward(_image(p.x), p.w, p.b)
-    return _norm_gradients(p, y, *reference.batch_norm2d_backward(_image(p.dy), kept))
+    right = _norm_gradients(p, y, *reference.batch_norm2d_backward(_image(p.dy), kept))
+    return right | running(p, MOMENTUM)
+
+
+def running(p: Problem, momentum: float, ddof: int = 0) -> Answers:
+    """Move the running mean and variance, 0 if there are none, by the share 1 - momentum."""
+    axes = (0, *range(2, p.x.ndim))
+    mean, var = p.running or (0, 0)
+    return {
+        "running_mean": momentum * mean + (1 - momentum) * p.x.mean(axes),
+        "running_var": momentum * var + (1 - momentum) * p.x.var(axes, ddof=ddof),
+    }
 
 
 def group_norm(p: Problem) -> Answers:

@@ -49,6 +49,7 @@ class Layer:
     problems: str  # which set of them
     arguments: Callable[[Problem], Sequence[Any]]
     outputs: tuple[Output, ...]
+    kept: tuple[Output, ...] = ()  # answers that it leaves in its last argument, a dict
     accepts: Callable[[Problem], bool] = lambda p: True
     invoke: Callable[[Any, Sequence[Any]], Any] = lambda function, arguments: function(*arguments)
     forward: Layer | None = None  # whose cache it takes
@@ -164,7 +165,7 @@ def _cs231n_pool(p: Problem) -> Sequence[Any]:
 def _cs231n_norm(p: Problem, extra: str, gamma: Layout) -> Sequence[Any]:
     param: dict[str, Any] = {}
     if extra == "bn":
-        param["mode"] = "train" if p.running is None else "test"
+        param["mode"] = "train" if _training(p) else "test"
     if p.running is not None:
         param["running_mean"], param["running_var"] = p.running
     groups = [p.groups] if extra == "gn" and p.x.ndim == 4 else []
@@ -188,7 +189,7 @@ def _tiles(p: Problem) -> bool:
 
 
 def _training(p: Problem) -> bool:
-    return p.running is None
+    return p.topic != "test"
 
 
 def _cs231n_pair(
@@ -197,6 +198,7 @@ def _cs231n_pair(
     """Add a forward function that returns (out, cache) and the backward one that takes it."""
     gradients = more.pop("gradients", GRADIENTS)
     layouts = more.pop("layouts", same)
+    kept = tuple(Output(name, name, same) for name in more.pop("kept", ()))
     cache = more.pop("cache", arguments)
     backward_pattern = pattern.replace("forward", "backward")
     about: dict[str, Any] = {"problems": problems, **more}
@@ -204,6 +206,7 @@ def _cs231n_pair(
         *(CS231N, pattern, parameters, "(out, cache)"),
         arguments=arguments,
         outputs=outputs(same, out="y"),
+        kept=kept,
         **about,
     )
     accepts = about.pop("accepts", _training)
@@ -242,6 +245,7 @@ _cs231n_pair(
     cache=lambda p: p.x,
     gradients={"dx": "dx"},
 )
+RUNNING = "running_mean", "running_var"
 GAMMA_BETA = {"dx": "dx", "dgamma": "dw", "dbeta": "db"}
 CHANNELS_SECOND = {"dx": same, "dw": per_channel, "db": per_channel}
 for name, parameters, problems, short in (
@@ -257,6 +261,7 @@ for name, parameters, problems, short in (
         cache=None,
         gradients=GAMMA_BETA,
         layouts=CHANNELS_SECOND if per_image else same,
+        kept=RUNNING if short == "bn" else (),
     )
 for name in ("softmax_loss", "svm_loss"):
     layer(

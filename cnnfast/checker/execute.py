@@ -70,6 +70,8 @@ def run(task: Task, p: Problem, namespace: Mapping[str, Any]) -> Outcome:
                 watched += seen
             before = [copy.deepcopy(array) for _, array in watched]
             values = _arrays(layer, layer.invoke(function, arguments))
+            for key, answer, _ in layer.kept:
+                values[answer] = _array(key, arguments[-1].get(key, ()))
         except _Unusable as error:
             return Outcome({}, Failure("returned", str(error)))
         except (Exception, SystemExit) as error:
@@ -159,16 +161,19 @@ def _arrays(layer: Layer, result: Any) -> dict[str, Array]:
     parts = (result,) if layer.count == 1 else result
     if not isinstance(parts, tuple | list) or len(parts) != layer.count:
         raise _Unusable(f"returns {_describe(result)} where {layer.returns} is needed")
-    values = {}
-    for (name, answer, _), part in zip(layer.outputs, parts, strict=False):
-        try:
-            array = np.array(part)
-        except ValueError:  # rows of several lengths
-            array = np.array(None)
-        if array.dtype.kind not in "biuf":
-            raise _Unusable(f"returns {_describe(part)} for {name}, where an array is needed")
-        values[answer] = array
-    return values
+    named = zip(layer.outputs, parts, strict=False)
+    return {answer: _array(name, part) for (name, answer, _), part in named}
+
+
+def _array(name: str, part: Any) -> Array:
+    """Take an answer for an array, and see that it is one of numbers."""
+    try:
+        array = np.array(part)
+    except ValueError:  # rows of several lengths
+        array = np.array(None)
+    if array.dtype.kind not in "biuf":
+        raise _Unusable(f"returns {_describe(part)} for {name}, where an array is needed")
+    return array
 
 
 def _describe(value: Any) -> str:

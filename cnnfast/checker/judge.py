@@ -92,6 +92,10 @@ def judge(
             if fault is not None:
                 harmless = topic in ONLY_REMARKED or fault.mistake == "misfit-asserted"
                 (finding.remarks if harmless else finding.faults).append(fault)
+    if finding.passed:  # else what is kept would only be wrong for the same reason
+        trained = [each for each in results if each[0].topic in GENERAL]
+        for output in task.layer.kept:
+            finding.faults += _faults(task, output, trained)
     _share(finding.faults)
     finding.faults, finding.remarks = _merged(finding.faults), _merged(finding.remarks)
     _observe(task, results, finding)

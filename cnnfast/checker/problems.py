@@ -42,7 +42,9 @@ class Problem:
     padding: Pair = (0, 0)
     topic: str = "general"
     groups: int = 1
-    running: tuple[Array, Array] | None = None  # mean and variance to normalise by, when testing
+    running: tuple[Array, Array] | None = (
+        None  # mean and variance, moved in training, used in the test
+    )
     labels: Array = field(default_factory=_nothing)
 
     def but(self, **changes: Any) -> Problem:
@@ -225,6 +227,7 @@ def _batch_norm_problems(*size: int) -> list[Problem]:
     return [
         images,
         _norm("batch_norm", "as many images as channels", (4, 4, *size)),
+        images.but(name="second batch", running=running),
         images.but(name="mode test", topic="test", running=running),
         _in_float32(images),
         _norm("batch_norm", "gradient", (4, 2, *size), "gradient"),

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ..answers import pad
+from ..answers import MOMENTUM, pad, running
 from ..problems import Array, Problem
 from .table import RAISES, Prediction, mistake, right
 
@@ -206,7 +206,7 @@ def _(p: Problem, name: str, gamma: int, beta: int) -> Prediction:
     ],
 )
 def _(p: Problem, name: str, how: dict[str, int]) -> Prediction:
-    if p.running is not None:
+    if p.topic == "test":
         return None
     return normalised(p, **how) * channels(p, p.w) + channels(p, p.b)
 
@@ -244,7 +244,36 @@ def _(p: Problem, name: str, axes: tuple[int, ...]) -> Prediction:
     topic="test",
 )
 def _(p: Problem) -> Prediction:
-    return right(p.but(running=None), "y")
+    return right(p.but(topic="general"), "y")
+
+
+@mistake(
+    *("norm-running-missing", "batch_norm", "running_mean running_var"),
+    "Running mean and variance are not written back to bn_param, so they are lost with the call.",
+)
+def _(p: Problem, answer: str) -> Prediction:
+    return RAISES if p.running is None else running(p, momentum=1)[answer]
+
+
+@mistake(
+    *("norm-running-wrong", "batch_norm", "running_mean running_var"),
+    "{0}",
+    variants=[
+        (
+            "The momentum is the other way round: it is the share of the old value, and"
+            " 1 - momentum that of the batch's.",
+            {"momentum": 1 - MOMENTUM},
+        ),
+        ("They are those of the last batch. Keep momentum of the old value.", {"momentum": 0}),
+        (
+            "The running variance is moved by a variance over n - 1. Here it is over n, that by"
+            " which the batch is normalised.",
+            {"momentum": MOMENTUM, "ddof": 1},
+        ),
+    ],
+)
+def _(p: Problem, answer: str, name: str, how: dict[str, float]) -> Prediction:
+    return running(p, **how)[answer]
 
 
 @mistake(
