@@ -27,14 +27,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Generic, SupportsIndex, TypeAlias, TypeVar
+from typing import Generic, SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _depthwise, _im2col, _naive, _pool, _tiled, _winograd, geometry
 from .arrays import DTYPES, LAYOUTS, FloatArray, FloatDtype, check_choice
-from .geometry import Convolution, IntPair, Padding, Window, shown
+from .geometry import (
+    Convolution,
+    ConvolutionOptions,
+    IntPair,
+    Padding,
+    PoolOptions,
+    TransposedOptions,
+    Window,
+    shown,
+)
 
 Problem = TypeVar("Problem", Convolution, Window)
 
@@ -255,7 +264,7 @@ def planned(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     dtype: FloatDtype,
-    options: tuple[Any, ...],
+    options: ConvolutionOptions | TransposedOptions,
     algorithm: str,
 ) -> tuple[Convolution, Algorithm, tuple[int, ...]]:
     """Return the convolution that a call asks for, the algorithm for it, and the shape of y.
@@ -272,7 +281,7 @@ def planned(
 def planned_pool(
     x_shape: tuple[int, ...],
     dtype: FloatDtype,
-    options: tuple[Any, ...],
+    options: PoolOptions,
     ceil_mode: bool,
     layout: str,
     algorithm: str,
@@ -292,7 +301,7 @@ def _plan(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     dtype: FloatDtype,
-    options: tuple[Any, ...],
+    options: ConvolutionOptions | TransposedOptions,
     algorithm: str,
 ) -> tuple[Convolution, Algorithm, tuple[int, ...]]:
     check_choice("layout", options[-1], LAYOUTS)
@@ -305,7 +314,7 @@ def _plan(
 def _pool_plan(
     x_shape: tuple[int, ...],
     dtype: FloatDtype,
-    options: tuple[Any, ...],
+    options: PoolOptions,
     ceil_mode: bool,
     layout: str,
     algorithm: str,

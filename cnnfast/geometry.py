@@ -17,7 +17,7 @@ import contextlib
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, SupportsIndex, TypeAlias, cast
+from typing import NamedTuple, SupportsIndex, TypeAlias, cast
 
 MOST_KEPT = 1024  # problems of a kind, a kilobyte each: more than a network has layers
 INT64_MAX = 2**63 - 1  # bytes and cells that the machine can count
@@ -28,6 +28,12 @@ MOST_SHOWN = 200  # letters of a wrong value in a message
 IntPair: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 Padding: TypeAlias = str | SupportsIndex | Sequence[SupportsIndex | Sequence[SupportsIndex]]
 Sides: TypeAlias = tuple[int, int]  # cells before and after
+
+# What a call may ask for: stride, padding, dilation, groups, layout; the transposed also, as third,
+# output_padding; kernel_size, stride, padding, dilation.
+ConvolutionOptions: TypeAlias = tuple[IntPair, Padding, IntPair, SupportsIndex, str]
+TransposedOptions: TypeAlias = tuple[IntPair, Padding, IntPair, IntPair, SupportsIndex, str]
+PoolOptions: TypeAlias = tuple[IntPair, IntPair | None, Padding, IntPair]
 
 AXES = ("height", "width")
 
@@ -335,7 +341,7 @@ def columns(
     )
 
 
-def are_plain(values: tuple[Any, ...], depth: int = 2) -> bool:
+def are_plain(values: tuple[object, ...], depth: int = 2) -> bool:
     """Whether these are ints, words, None, and tuples of them: then equal ones mean the same.
 
     Among kept plans, True or 1.0 would be taken for 1, and a list may have changed.
