@@ -61,12 +61,12 @@ setup(
                 extension(name, f"{name}.pyx", *(f"{source}.c" for source in sources))
                 for name, sources in MODULES.items()
             ),
-            extension("shared", "_shared.c"),  # Cython's views of arrays, once for all modules
+            extension("cython_views", "_cython_views.c"),  # views of arrays, once for all modules
         ],
         build_dir="build/cython",
         include_path=["src"],
         compiler_directives=DIRECTIVES,
-        shared_utility_qualified_name="cnnfast._shared",
+        shared_utility_qualified_name="cnnfast._cython_views",
     ),
     options={"build_ext": {"parallel": True}},  # as many modules at once as there are processors
 )
