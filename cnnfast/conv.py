@@ -431,8 +431,10 @@ def _gradient_arrays(
     check_needs(needs)
     x, w, b, y = cache.x, cache.w, cache.b, cache.y
     known = {"x": (x, x_shape), "w": (w, cache.conv.weight_shape)}
-    known |= {} if b is None else {"b": (b, (filters,))}
-    known |= {} if y is None else {"y": (y, dy_shape)}
+    if b is not None:
+        known["b"] = b, (filters,)
+    if y is not None:
+        known["y"] = y, dy_shape
     check_cached(np.dtype(cache.conv.dtype), **known)
     return (
         gradient(dy, dy_shape, x.dtype),

@@ -350,6 +350,12 @@ def add_bias_gradient(conv, dy_nchw, db):
         db += np.add.reduce(sums, axis=0)
 
 
+def are_finite(db):
+    """Whether no sum is infinite or NaN."""
+    cdef View sums = View(db)
+    return kernels_for("float64").is_finite(sums.data, sums.shape[0])
+
+
 def workspace_bytes(conv):
     """Bytes of sums and scratch."""
     cdef _Plan plan = plan_of(_parts(conv)[0][0])

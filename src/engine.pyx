@@ -4,6 +4,7 @@ The algorithms take these from here by `from cnnfast._engine cimport ...`, so th
 threads and follow one choice of instruction set. What they find is declared in cnnfast/_engine.pxd.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -79,6 +80,7 @@ cdef int run(Chunk chunk, void *job, Py_ssize_t count, int workers) except -1:
 
 # ---------------------------------------------------------------------------------------------------------- memory
 
+@cython.freelist(8)
 cdef class View:
     """The memory of an array (n, c, h, w), with steps in numbers."""
 
@@ -98,6 +100,7 @@ cdef class View:
             self.shape[0] == 1 or self.step[0] == self.shape[2] * self.shape[3] * self.step[3])
 
 
+@cython.freelist(8)
 cdef class Memory:
     """Scratch memory of so many bytes that begins on a cache line."""
 

@@ -239,6 +239,10 @@ static int take_chunks(chunk_function chunk, void *context, ptrdiff_t count, int
 
 int parallel_for(chunk_function chunk, void *context, ptrdiff_t count, int threads, stop_function stop)
 {
+    if (count == 1) { /* nothing to share, and whoever calls looks for a stop after it */
+        chunk(context, 0, 0);
+        return 0;
+    }
     pthread_once(&once, initialize);
     if (threads > count)
         threads = (int)count;

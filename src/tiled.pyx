@@ -41,7 +41,7 @@ from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image
 from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Windows
 
 from cnnfast import _abreast, _correlation, _naive
-from cnnfast._correlation import add_bias_gradient, weight_gradient
+from cnnfast._correlation import add_bias_gradient, are_finite, weight_gradient
 from cnnfast._windows import forward_taps, phase_taps
 
 cdef enum:
@@ -486,7 +486,8 @@ def _of_images(conv, array):
 
 def _as_rows(conv, x, y):
     """Take the small images of a 1x1 convolution for one row each, which is copied at once; else change nothing."""
-    rows = _of_rows(conv)
+    h, v = conv.window
+    rows = _of_rows(conv) if h.kernel == v.kernel == 1 else None  # few calls ask
     if rows is None or not (_has_plain_planes(x) and _has_plain_planes(y)):
         return conv, x, y
     return rows, x.reshape(*x.shape[:2], 1, -1), y.reshape(*y.shape[:2], 1, -1)
@@ -591,14 +592,15 @@ def _cells(h, v):
 def gradients(conv, x, w, dy, dx, dw, db):
     """Set dx and add to dw and db (those that are not None) what dy contributes."""
     if dx is not None:
-        input_gradient(conv, dy, w, np.zeros(conv.C, conv.dtype), False, dx)
-    padded = any(axis.pad_before or axis.pad_after for axis in conv.window)
+        input_gradient(conv, dy, w, np.zeros(conv.C, w.dtype), False, dx)
+    h, v = conv.window
+    padded = h.pad_before > 0 or h.pad_after > 0 or v.pad_before > 0 or v.pad_after > 0
     if db is None and dw is not None and padded:
         db = np.zeros(conv.F)
     if db is not None:
         add_bias_gradient(conv, dy, db)
     if dw is not None and dy.shape[0]:
-        if padded and not np.isfinite(db).all():
+        if padded and not are_finite(db):
             _naive.add_weight_gradient(conv, x, dy, dw)
         else:
             weight_gradient(*_as_rows(_of_images(conv, x), x, dy), dw)
