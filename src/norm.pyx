@@ -122,7 +122,7 @@ cdef double lack(const Job *job, double center, double times) noexcept nogil:
     """What ``times * (x - center)`` lacks because float32 rounds the center; nothing where a number is not finite."""
     cdef double rounded = <float>center if job.itemsize == sizeof(float) else center
     cdef double lack = (rounded - center) * times
-    return lack if isfinite(lack) else 0
+    return lack if lack - lack == 0 else 0
 
 
 cdef Memory memory_for(Job *job):
@@ -197,33 +197,39 @@ cdef bint overflows(const Job *job, Py_ssize_t c0, Py_ssize_t c1, double *row) n
 cdef void conclude(const Job *job, Py_ssize_t s, Py_ssize_t c0, Py_ssize_t c1, double *row) noexcept nogil:
     """What follows from the sums of some groups: statistics or totals, and the numbers for the second pass."""
     cdef Py_ssize_t C = job.g.channels, group, c, k, i
+    cdef const double *gamma = job.gamma
+    cdef double *centers = row
+    cdef double *units = row + C
+    cdef double *shifts = row + 3 * C
     cdef double *sums = row + VECTORS * C
     cdef double *products = sums + C
-    cdef double count = <double>job.pixels * job.of_group, sum, product, unit, factor
+    cdef double count = <double>job.pixels * job.of_group, sum, product, center, unit, factor, shift
     for group in range(c0 // job.of_group, c1 // job.of_group):
         i, c = s * job.groups + group, group * job.of_group
         sum = product = 0
-        unit = row[C + c]
-        for k in range(c, c + job.of_group):
-            if job.totals:
-                products[k] += lack(job, row[c], unit * sums[k])
-            sum += job.gamma[k] * sums[k] if job.totals else sums[k]
-            product += job.gamma[k] * products[k] if job.totals else products[k]
+        center, unit = centers[c], units[c]
         if job.totals:
+            for k in range(c, c + job.of_group):
+                products[k] += lack(job, center, unit * sums[k])
+                sum += gamma[k] * sums[k]
+                product += gamma[k] * products[k]
             factor = -unit * product / count
+            shift = lack(job, center, unit * factor) - unit * sum / count
             for k in range(c, c + job.of_group):
                 job.totals[2 * s * C + k], job.totals[(2 * s + 1) * C + k] = sums[k], products[k]
-                row[2 * C + k], row[3 * C + k] = factor, lack(job, row[c], unit * factor) - unit * sum / count
-                row[4 * C + k] = unit * job.gamma[k]
+                row[2 * C + k], shifts[k], row[4 * C + k] = factor, shift, unit * gamma[k]
         else:
+            for k in range(c, c + job.of_group):
+                sum += sums[k]
+                product += products[k]
             sum /= count
             product = product / count - sum * sum
-            job.mean[i] = row[c] + sum / unit
+            job.mean[i] = center = center + sum / unit
             job.var[i] = (product if not product < 0 else 0) / unit / unit
-            job.inverse_std[i] = 1 / sqrt(job.var[i] + job.eps)
+            job.inverse_std[i] = factor = 1 / sqrt(job.var[i] + job.eps)
             for k in range(c, c + job.of_group):
-                unit = job.inverse_std[i] * job.gamma[k]
-                row[k], row[C + k], row[3 * C + k] = job.mean[i], unit, job.beta[k] + lack(job, job.mean[i], unit)
+                unit = factor * gamma[k]
+                centers[k], units[k], shifts[k] = center, unit, job.beta[k] + lack(job, center, unit)
 
 
 cdef void sums_of(const Job *job, const Norm *g, Py_ssize_t s, Py_ssize_t piece, Py_ssize_t c0, Py_ssize_t c1,
@@ -246,8 +252,10 @@ cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 
 
 cdef void scale_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """The last chunk first, which the sums have left in a cache."""
     cdef Job *job = <Job *>context
-    cdef Py_ssize_t piece = i // job.blocks, c = i % job.blocks * job.together
+    cdef Py_ssize_t last = job.sets * job.pieces * job.blocks - 1
+    cdef Py_ssize_t piece = (last - i) // job.blocks, c = (last - i) % job.blocks * job.together
     scale(job, &job.g, piece // job.pieces, piece % job.pieces, c, min(job.g.channels, c + job.together))
 
 

@@ -1,7 +1,7 @@
 /* Sums over channels and scaling of channels: what batch and group normalisation are made of; part of template.h.
 
    Valid for images of any strides. Everything is said of t = (x - center) * unit, which is of the size of 1: a few such
-   numbers, at most 33, are added up in T, and then in double. Lanes of vectors are neighbours in memory:
+   numbers, at most 66, are added up in T, and then in double. Lanes of vectors are neighbours in memory:
 
      planes    cells of one channel                                NCHW
      pixels    channels of a pixel, and of as many next ones as make a long line                NHWC
@@ -109,12 +109,13 @@ ALWAYS NAME(Channel) NAME(channel)(const Norm *g, const int backward, const int 
 /* The vector in double, in as many parts as that takes. */
 ALWAYS Wide NAME(part)(Vector v, ptrdiff_t part) { return WIDEN(((const Half *)&v)[part]); }
 
-ALWAYS Wide NAME(parts)(Vector v)
+/* The sum of both halves of a vector of floats, or the vector of doubles, in double. */
+ALWAYS Wide NAME(halves)(Vector v)
 {
-    Wide sum = NAME(part)(v, 0);
-    for (ptrdiff_t part = 1; part < LANES / WIDE_LANES; part++)
-        sum += NAME(part)(v, part);
-    return sum;
+    Half sum = *(const Half *)&v;
+    if (LANES > WIDE_LANES)
+        sum += ((const Half *)&v)[1];
+    return WIDEN(sum);
 }
 
 /* The sum of all lanes of v[i], for each i a lane: of two vectors the lanes that are `by` apart are added. */
@@ -204,8 +205,8 @@ ALWAYS void NAME(sum_run)(const T *x, const T *dy, const int backward, ptrdiff_t
             SUM(sum[1], product[1], t, d);
             i = end;
         }
-        *all_sums += NAME(parts)((sum[0] + sum[1]) + (sum[2] + sum[3]));
-        *all_products += NAME(parts)((product[0] + product[1]) + (product[2] + product[3]));
+        *all_sums += NAME(halves)((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        *all_products += NAME(halves)((product[0] + product[1]) + (product[2] + product[3]));
     }
 }
 
