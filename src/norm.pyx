@@ -23,12 +23,12 @@ from kernels cimport Images, Kernels, Norm, Places
 
 cdef enum:
     PIECE_BYTES = 262144  # of x, computed at a time: some ten microseconds
-    MOST_CHANNELS = 256  # at a time, where they lie side by side (simd/norm.h: LINE)
+    MOST_CHANNELS = 64  # at a time, where they lie side by side (simd/norm.h: LINE)
     PART_BYTES = 262144  # of all arrays, in which a part is computed: beside others in a second-level cache
     MOST_PART_BYTES = 4194304  # where a group is larger: below a millisecond
     PARTS = 4  # at least for each thread, which then have about as much to do
     VECTORS = 5  # of numbers that belong to channels: center, unit, factor, shift, dy_factor
-    SAMPLE = 9  # numbers, of which the median is taken to be near the mean
+    SAMPLE = 9  # numbers, three times three, of which one is taken to be near the mean
 
 cdef double[2] SMALL = [2.0**-70, 2.0**-520]  # times the largest float32 or float64: its square is not too large
 
@@ -100,20 +100,29 @@ cdef void in_double(View vector, double *numbers) noexcept:
 
 
 cdef double near(const Job *job, Py_ssize_t n, Py_ssize_t c) noexcept nogil:
-    """The median of some neighbours in the middle of a plane: one that is far off does not make all distances long."""
+    """The median of medians of neighbours in the middle of a plane: one far off does not make all distances long."""
     cdef Places p = job.g.x.at
-    cdef Py_ssize_t count = min(SAMPLE, p.columns), i, j
+    cdef Py_ssize_t count = min(SAMPLE, p.columns), i, j = 0
     cdef Py_ssize_t at = (n * p.image + c * p.channel + p.rows // 2 * p.row + (p.columns - count) // 2 * p.cell)
     cdef double[SAMPLE] found
     cdef double number
-    for i in range(count):
-        number = number_at(job.g.x.data, job.itemsize, at + i * p.cell)
-        j = i
-        while j > 0 and found[j - 1] > number:
-            found[j] = found[j - 1]
-            j -= 1
-        found[j] = number
-    return found[count // 2] if isfinite(found[count // 2]) else 0
+    for i in range(SAMPLE):
+        found[i] = number_at(job.g.x.data, job.itemsize, at + j * p.cell)
+        j = j + 1 if j + 1 < count else 0
+    number = median(median(found[0], found[1], found[2]), median(found[3], found[4], found[5]),
+                    median(found[6], found[7], found[8]))
+    return number if isfinite(number) else 0
+
+
+cdef inline double median(double a, double b, double c) noexcept nogil:
+    return max(min(a, b), min(max(a, b), c))
+
+
+cdef double lack(const Job *job, double center, double times) noexcept nogil:
+    """What ``times * (x - center)`` lacks because float32 rounds the center; nothing where a number is not finite."""
+    cdef double rounded = <float>center if job.itemsize == sizeof(float) else center
+    cdef double lack = (rounded - center) * times
+    return lack if lack - lack == 0 else 0
 
 
 cdef Memory memory_for(Job *job):
@@ -188,30 +197,39 @@ cdef bint overflows(const Job *job, Py_ssize_t c0, Py_ssize_t c1, double *row) n
 cdef void conclude(const Job *job, Py_ssize_t s, Py_ssize_t c0, Py_ssize_t c1, double *row) noexcept nogil:
     """What follows from the sums of some groups: statistics or totals, and the numbers for the second pass."""
     cdef Py_ssize_t C = job.g.channels, group, c, k, i
+    cdef const double *gamma = job.gamma
+    cdef double *centers = row
+    cdef double *units = row + C
+    cdef double *shifts = row + 3 * C
     cdef double *sums = row + VECTORS * C
     cdef double *products = sums + C
-    cdef double count = <double>job.pixels * job.of_group, sum, product, unit
+    cdef double count = <double>job.pixels * job.of_group, sum, product, center, unit, factor, shift
     for group in range(c0 // job.of_group, c1 // job.of_group):
         i, c = s * job.groups + group, group * job.of_group
         sum = product = 0
-        unit = row[C + c]
-        for k in range(c, c + job.of_group):
-            sum += job.gamma[k] * sums[k] if job.totals else sums[k]
-            product += job.gamma[k] * products[k] if job.totals else products[k]
+        center, unit = centers[c], units[c]
         if job.totals:
             for k in range(c, c + job.of_group):
+                products[k] += lack(job, center, unit * sums[k])
+                sum += gamma[k] * sums[k]
+                product += gamma[k] * products[k]
+            factor = -unit * product / count
+            shift = lack(job, center, unit * factor) - unit * sum / count
+            for k in range(c, c + job.of_group):
                 job.totals[2 * s * C + k], job.totals[(2 * s + 1) * C + k] = sums[k], products[k]
-                row[2 * C + k], row[3 * C + k] = -unit * product / count, -unit * sum / count
-                row[4 * C + k] = unit * job.gamma[k]
+                row[2 * C + k], shifts[k], row[4 * C + k] = factor, shift, unit * gamma[k]
         else:
+            for k in range(c, c + job.of_group):
+                sum += sums[k]
+                product += products[k]
             sum /= count
             product = product / count - sum * sum
-            job.mean[i] = row[c] + sum / unit
+            job.mean[i] = center = center + sum / unit
             job.var[i] = (product if not product < 0 else 0) / unit / unit
-            job.inverse_std[i] = 1 / sqrt(job.var[i] + job.eps)
+            job.inverse_std[i] = factor = 1 / sqrt(job.var[i] + job.eps)
             for k in range(c, c + job.of_group):
-                row[k], row[C + k], row[2 * C + k], row[3 * C + k] = (
-                    job.mean[i], job.inverse_std[i], job.gamma[k], job.beta[k])
+                unit = factor * gamma[k]
+                centers[k], units[k], shifts[k] = center, unit, job.beta[k] + lack(job, center, unit)
 
 
 cdef void sums_of(const Job *job, const Norm *g, Py_ssize_t s, Py_ssize_t piece, Py_ssize_t c0, Py_ssize_t c1,
@@ -234,8 +252,10 @@ cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 
 
 cdef void scale_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """The last chunk first, which the sums have left in a cache."""
     cdef Job *job = <Job *>context
-    cdef Py_ssize_t piece = i // job.blocks, c = i % job.blocks * job.together
+    cdef Py_ssize_t last = job.sets * job.pieces * job.blocks - 1
+    cdef Py_ssize_t piece = (last - i) // job.blocks, c = (last - i) % job.blocks * job.together
     scale(job, &job.g, piece // job.pieces, piece % job.pieces, c, min(job.g.channels, c + job.together))
 
 
@@ -297,17 +317,17 @@ cdef void do(Job *job) except *:
 
 def inference(x, bint by_pixels, gamma, beta, mean, var, double eps, y):
     """Compute ``y = gamma * (x - mean) / sqrt(var + eps) + beta``."""
-    cdef View x_view = View(x), y_view = View(y), var_view = View(var)
+    cdef View x_view = View(x), y_view = View(y)
     cdef Py_ssize_t C = x_view.shape[1], c
     cdef Job job
     cut(&job, x_view, None, y_view, by_pixels, 1, C)
     cdef Memory memory = memory_for(&job)
+    in_double(View(gamma), job.gamma)
     in_double(View(mean), job.rows)
-    in_double(var_view, job.rows + C)
-    in_double(View(gamma), job.rows + 2 * C)
+    in_double(View(var), job.rows + C)
     in_double(View(beta), job.rows + 3 * C)
     for c in range(C):
-        job.rows[C + c] = 1 / sqrt(job.rows[C + c] + eps)
+        job.rows[C + c] = job.gamma[c] / sqrt(job.rows[C + c] + eps)
     run(scale_chunk, &job, job.pieces * job.blocks, thread_count())
 
 

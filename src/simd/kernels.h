@@ -254,7 +254,7 @@ typedef struct {
        pixels are of one. Add to sums[c] and products[c]: t and t * t, backward dy and dy * t. */
     void (*norm_sums)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1, double *sums,
                       double *products);
-    /* y = t * factor + shift, backward + dy * dy_factor. */
+    /* y = t + shift, backward t * factor + shift + dy * dy_factor. */
     void (*norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1);
     /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells, gathered; */
     void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);

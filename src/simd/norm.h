@@ -1,7 +1,7 @@
 /* Sums over channels and scaling of channels: what batch and group normalisation are made of; part of template.h.
 
    Valid for images of any strides. Everything is said of t = (x - center) * unit, which is of the size of 1: a few such
-   numbers, at most 32, are added up in T, and then in double. Lanes of vectors are neighbours in memory:
+   numbers, at most 66, are added up in T, and then in double. Lanes of vectors are neighbours in memory:
 
      planes    cells of one channel                                NCHW
      pixels    channels of a pixel, and of as many next ones as make a long line                NHWC
@@ -10,12 +10,24 @@
    depends on the shape of the images only. */
 
 enum {
-    NAME(LINE) = 256,  /* channels of a line at most; what belongs to them stays in the first cache */
-    NAME(SHORT) = 128, /* numbers, up to which a line is of several pixels */
-    NAME(LINES) = 8,   /* whose sums are taken together, in registers */
+    NAME(LINE) = 64,   /* numbers at most: what belongs to them stays in registers, or in the first cache */
+    NAME(LINES) = 32,  /* that are added up in T, in registers */
     NAME(BOX) = NAME(LINES) * NAME(LINE),
-    NAME(STEPS) = 8,   /* of four vectors, that are added up in T */
+    NAME(ABREAST) = 4, /* vectors are added: the sum of one waits for its last addition, */
+    NAME(STREAMS) = 8, /* or scaled, */
+    NAME(STEPS) = 8,   /* so many times in a run, for each sum in T */
 };
+
+/* What is read and written once goes by vectors of 32 bytes: of 64, stores make a Zen 4 a tenth to a third slower. */
+#define Stream NAME(Stream)
+#if defined(PLAIN_C)
+#define STREAM_LANES LANES
+typedef T Stream;
+#else
+#define STREAM_BYTES (VECTOR_BYTES < 32 ? VECTOR_BYTES : 32)
+#define STREAM_LANES ((ptrdiff_t)(STREAM_BYTES / sizeof(T)))
+typedef T Stream __attribute__((vector_size(STREAM_BYTES), aligned(sizeof(T)), may_alias));
+#endif
 
 ALWAYS T *NAME(cell)(const Images *a, ptrdiff_t q, ptrdiff_t c)
 {
@@ -73,9 +85,10 @@ ALWAYS const T *NAME(together)(const Images *a, const T *place, ptrdiff_t q, ptr
     } while (0)
 #define SCALE(y, t, dy, factor, shift, dy_factor)                                                                     \
     do {                                                                                                              \
-        y = t * factor + shift;                                                                                       \
         if (backward)                                                                                                 \
-            y += dy * dy_factor;                                                                                      \
+            y = t * factor + shift + dy * dy_factor;                                                                  \
+        else                                                                                                          \
+            y = t + shift;                                                                                            \
     } while (0)
 
 /* What belongs to a channel. */
@@ -83,67 +96,100 @@ typedef struct {
     T center, unit, factor, shift, dy_factor;
 } NAME(Channel);
 
-/* What `times` t lacks because T rounded the center; nothing where a number is not finite. */
-ALWAYS double NAME(lack)(const Norm *g, ptrdiff_t k, double times)
-{
-    const double lack = ((T)g->center[k] - g->center[k]) * g->unit[k] * times;
-    return lack - lack == 0 ? lack : 0;
-}
-
 ALWAYS NAME(Channel) NAME(channel)(const Norm *g, const int backward, const int scales, ptrdiff_t k)
 {
     NAME(Channel) c = {.center = (T)g->center[k], .unit = (T)g->unit[k]};
-    if (scales) {
-        c.factor = (T)g->factor[k];
-        c.shift = (T)(g->shift[k] + NAME(lack)(g, k, g->factor[k]));
-        c.dy_factor = backward ? (T)g->dy_factor[k] : 0;
-    }
+    if (scales)
+        c.shift = (T)g->shift[k];
+    if (scales && backward)
+        c.factor = (T)g->factor[k], c.dy_factor = (T)g->dy_factor[k];
     return c;
 }
 
 /* The vector in double, in as many parts as that takes. */
 ALWAYS Wide NAME(part)(Vector v, ptrdiff_t part) { return WIDEN(((const Half *)&v)[part]); }
 
-ALWAYS Wide NAME(parts)(Vector v)
+/* The sum of both halves of a vector of floats, or the vector of doubles, in double. */
+ALWAYS Wide NAME(halves)(Vector v)
 {
-    Wide sum = NAME(part)(v, 0);
-    for (ptrdiff_t part = 1; part < LANES / WIDE_LANES; part++)
-        sum += NAME(part)(v, part);
-    return sum;
+    Half sum = *(const Half *)&v;
+    if (LANES > WIDE_LANES)
+        sum += ((const Half *)&v)[1];
+    return WIDEN(sum);
 }
 
-ALWAYS void NAME(add_to)(const Norm *g, const int backward, ptrdiff_t k, double sum, double product, double *sums,
-                         double *products)
+/* The sum of all lanes of v[i], for each i a lane: of two vectors the lanes that are `by` apart are added. */
+#if defined(PLAIN_C)
+ALWAYS Wide NAME(totals)(Wide *v) { return v[0]; }
+#elif HAS_SHUFFLE
+#define LANES_OF(...) __VA_ARGS__
+#define FOLD(by, low, high)                                                                                           \
+    for (int i = 0; i < by; i++)                                                                                      \
+        v[i] = __builtin_shufflevector(v[i], v[i + by], LANES_OF low) +                                               \
+               __builtin_shufflevector(v[i], v[i + by], LANES_OF high);
+ALWAYS Wide NAME(totals)(Wide *v)
 {
-    *sums += sum;
-    *products += backward ? product + NAME(lack)(g, k, sum) : product;
+#if VECTOR_BYTES == 64
+    FOLD(4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15))
+    FOLD(2, (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15))
+    FOLD(1, (0, 8, 2, 10, 4, 12, 6, 14), (1, 9, 3, 11, 5, 13, 7, 15))
+#elif VECTOR_BYTES == 32
+    FOLD(2, (0, 1, 4, 5), (2, 3, 6, 7))
+    FOLD(1, (0, 4, 2, 6), (1, 5, 3, 7))
+#else
+    FOLD(1, (0, 2), (1, 3))
+#endif
+    return v[0];
+}
+#undef LANES_OF
+#undef FOLD
+#else
+ALWAYS Wide NAME(totals)(Wide *v)
+{
+    Wide totals;
+    for (int i = 0; i < WIDE_LANES; i++) {
+        for (int half = WIDE_LANES / 2; half; half /= 2)
+            for (int lane = 0; lane < half; lane++)
+                v[i][lane] += v[i][lane + half];
+        totals[i] = v[i][0];
+    }
+    return totals;
+}
+#endif
+
+/* The vector with zeros in all but the last `count` lanes. */
+ALWAYS Vector NAME(last)(Vector v, ptrdiff_t count)
+{
+#if !defined(PLAIN_C)
+    Mask lanes;
+    for (int lane = 0; lane < LANES; lane++)
+        lanes[lane] = lane;
+    v = (Vector)((Mask)v & (Mask)(lanes >= (INTEGER)(LANES - count)));
+#endif
+    return v;
 }
 
-ALWAYS double NAME(wide_total)(Wide v)
+/* The last `count` numbers in the last lanes of a vector; those before are in the first lanes, or zeros. */
+ALWAYS Vector NAME(load_last)(const T *from, ptrdiff_t all, ptrdiff_t count)
 {
-    double sums[WIDE_LANES];
-    *(Wide *)sums = v;
-    for (int half = WIDE_LANES / 2; half; half /= 2) /* a chain of few additions */
-#pragma GCC unroll 8
-        for (int lane = 0; lane < half; lane++)
-            sums[lane] += sums[lane + half];
-    return sums[0];
+    if (all >= LANES)
+        return NAME(load)(from + all - LANES);
+    T few[LANES] = {0};
+    for (ptrdiff_t i = 0; i < count; i++)
+        few[LANES - count + i] = from[all - count + i];
+    return NAME(load)(few);
 }
-
-typedef struct {
-    Wide sum, product;
-    double sum_rest, product_rest;
-} NAME(Sums);
 
 /* A run of one channel. */
-ALWAYS void NAME(sum_run)(const T *x, const T *dy, const int backward, ptrdiff_t count, NAME(Channel) c, NAME(Sums) *s)
+ALWAYS void NAME(sum_run)(const T *x, const T *dy, const int backward, ptrdiff_t count, NAME(Channel) c, Wide *all_sums,
+                          Wide *all_products)
 {
     for (ptrdiff_t i = 0; i < count;) {
-        Vector sum[4] = {0}, product[4] = {0};
-        const ptrdiff_t end = i + NAME(clip)(count - i, NAME(STEPS) * 4 * LANES);
-        for (; i + 4 * LANES <= end; i += 4 * LANES)
+        Vector sum[NAME(ABREAST)] = {0}, product[NAME(ABREAST)] = {0};
+        const ptrdiff_t end = i + NAME(clip)(count - i, NAME(STEPS) * NAME(ABREAST) * LANES);
+        for (; i + NAME(ABREAST) * LANES <= end; i += NAME(ABREAST) * LANES)
 #pragma GCC unroll 4
-            for (int v = 0; v < 4; v++) {
+            for (int v = 0; v < NAME(ABREAST); v++) {
                 const Vector t = (NAME(load)(x + i + v * LANES) - c.center) * c.unit;
                 const Vector d = NAME(load)(dy + i + v * LANES);
                 SUM(sum[v], product[v], t, d);
@@ -152,23 +198,26 @@ ALWAYS void NAME(sum_run)(const T *x, const T *dy, const int backward, ptrdiff_t
             const Vector t = (NAME(load)(x + i) - c.center) * c.unit, d = NAME(load)(dy + i);
             SUM(sum[0], product[0], t, d);
         }
-        s->sum += NAME(parts)((sum[0] + sum[1]) + (sum[2] + sum[3]));
-        s->product += NAME(parts)((product[0] + product[1]) + (product[2] + product[3]));
-        for (; i < end; i++) {
-            const T t = (x[i] - c.center) * c.unit;
-            SUM(s->sum_rest, s->product_rest, t, dy[i]);
+        if (i < end) {
+            const ptrdiff_t rest = end - i;
+            const Vector t = NAME(last)((NAME(load_last)(x, count, rest) - c.center) * c.unit, rest);
+            const Vector d = NAME(last)(NAME(load_last)(dy, count, rest), rest);
+            SUM(sum[1], product[1], t, d);
+            i = end;
         }
+        *all_sums += NAME(halves)((sum[0] + sum[1]) + (sum[2] + sum[3]));
+        *all_products += NAME(halves)((product[0] + product[1]) + (product[2] + product[3]));
     }
 }
 
 ALWAYS void NAME(scale_run)(const T *x, const T *dy, const int backward, ptrdiff_t count, NAME(Channel) c, T *y)
 {
     ptrdiff_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        const Vector t = (NAME(load)(x + i) - c.center) * c.unit, d = NAME(load)(dy + i);
-        Vector scaled;
+    for (; i + STREAM_LANES <= count; i += STREAM_LANES) {
+        const Stream t = (*(const Stream *)(x + i) - c.center) * c.unit, d = *(const Stream *)(dy + i);
+        Stream scaled;
         SCALE(scaled, t, d, c.factor, c.shift, c.dy_factor);
-        NAME(store)(y + i, scaled);
+        *(Stream *)(y + i) = scaled;
     }
     for (; i < count; i++) {
         const T t = (x[i] - c.center) * c.unit;
@@ -177,44 +226,70 @@ ALWAYS void NAME(scale_run)(const T *x, const T *dy, const int backward, ptrdiff
 }
 
 /* for q in pixels, up to the end of an image
-     for c in channels                      sums forward: in those that share their numbers, as if they were one
-       for o in boxes of their cells                                in place: in all of them                         */
-ALWAYS void NAME(by_planes)(const Norm *g, const int backward, const int scales, ptrdiff_t q, ptrdiff_t end,
-                            ptrdiff_t c0, ptrdiff_t c1, double *sums, double *products)
+     for c in as many channels as Wide has lanes
+       for each of them                   forward: of those that share their numbers, as if they were one
+         for o in boxes of their cells                              in place: in all of them                         */
+ALWAYS void NAME(sum_planes)(const Norm *g, const int backward, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1,
+                             double *sums, double *products)
+{
+    T boxes[2][NAME(BOX)];
+    const ptrdiff_t image = g->x.at.rows * g->x.at.columns, planes = backward ? 1 : g->shared;
+    const int x_in_place = g->x.together && (planes == 1 || g->x.at.channel == image);
+    const int in_place = x_in_place && (!backward || g->dy.together);
+    for (ptrdiff_t count; q < end; q += count) {
+        const T *x_place = NAME(cell)(&g->x, q, 0), *dy_place = backward ? NAME(cell)(&g->dy, q, 0) : NULL;
+        count = NAME(clip)(image - q % image, end - q);
+        for (ptrdiff_t c = c0; c < c1; c += WIDE_LANES * planes) {
+            Wide sum[WIDE_LANES] = {0}, product[WIDE_LANES] = {0};
+            const ptrdiff_t some = NAME(clip)((c1 - c) / planes, WIDE_LANES);
+            for (ptrdiff_t i = 0; i < some; i++) {
+                const ptrdiff_t plane = c + i * planes;
+                const NAME(Channel) channel = NAME(channel)(g, backward, 0, q / image * g->image + plane);
+                for (ptrdiff_t o = 0, run; o < planes * count; o += run) {
+                    run = in_place ? planes * count : NAME(clip)(planes * count - o, NAME(BOX));
+                    const T *x = x_in_place ? x_place + plane * g->x.at.channel + o
+                                            : NAME(planes)(&g->x, q, plane, o, run, boxes[0]);
+                    const T *dy = backward ? NAME(together)(&g->dy, dy_place + plane * g->dy.at.channel + o, q + o, run,
+                                                            plane, 1, boxes[1])
+                                           : x;
+                    NAME(sum_run)(x, dy, backward, run, channel, &sum[i], &product[i]);
+                }
+            }
+            const Wide all_sums = NAME(totals)(sum), all_products = NAME(totals)(product);
+            for (ptrdiff_t i = 0; i < some; i++) {
+                sums[c + i * planes] += ((const double *)&all_sums)[i];
+                products[c + i * planes] += ((const double *)&all_products)[i];
+            }
+        }
+    }
+}
+
+/* for q in pixels, up to the end of an image
+     for c in channels
+       for o in boxes of its cells                                  in place: in all of them                         */
+ALWAYS void NAME(scale_planes)(const Norm *g, const int backward, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0,
+                               ptrdiff_t c1)
 {
     T boxes[3][NAME(BOX)];
     const ptrdiff_t image = g->x.at.rows * g->x.at.columns;
-    const ptrdiff_t planes = backward || scales ? 1 : g->shared;
-    const int in_place = g->x.together && (planes == 1 || g->x.at.channel == image) &&
-                         (!backward || g->dy.together) && (!scales || g->y.together);
+    const int in_place = g->x.together && (!backward || g->dy.together) && g->y.together;
     for (ptrdiff_t count; q < end; q += count) {
-        const ptrdiff_t first = q / image * g->image;
         const T *x_place = NAME(cell)(&g->x, q, 0), *dy_place = backward ? NAME(cell)(&g->dy, q, 0) : NULL;
-        T *y_place = scales ? NAME(cell)(&g->y, q, 0) : NULL;
+        T *y_place = NAME(cell)(&g->y, q, 0);
         count = NAME(clip)(image - q % image, end - q);
-        for (ptrdiff_t c = c0; c < c1; c += planes) {
-            const NAME(Channel) channel = NAME(channel)(g, backward, scales, first + c);
-            NAME(Sums) s = {.sum_rest = 0};
-            for (ptrdiff_t o = 0, run; o < planes * count; o += run) {
-                run = in_place ? planes * count : NAME(clip)(planes * count - o, NAME(BOX));
-                const T *x = in_place || (g->x.together && planes == 1)
-                                 ? x_place + c * g->x.at.channel + o
-                                 : NAME(planes)(&g->x, q, c, o, run, boxes[0]);
+        for (ptrdiff_t c = c0; c < c1; c++) {
+            const NAME(Channel) channel = NAME(channel)(g, backward, 1, q / image * g->image + c);
+            for (ptrdiff_t o = 0, run; o < count; o += run) {
+                run = in_place ? count : NAME(clip)(count - o, NAME(BOX));
+                const T *x = NAME(together)(&g->x, x_place + c * g->x.at.channel + o, q + o, run, c, 1, boxes[0]);
                 const T *dy = x;
                 if (backward)
                     dy = NAME(together)(&g->dy, dy_place + c * g->dy.at.channel + o, q + o, run, c, 1, boxes[1]);
-                if (scales) {
-                    NAME(scale_run)(x, dy, backward, run, channel,
-                                    g->y.together ? y_place + c * g->y.at.channel + o : boxes[2]);
-                    if (!g->y.together)
-                        NAME(exchange)(&g->y, q + o, run, c, 1, boxes[2], 1);
-                } else {
-                    NAME(sum_run)(x, dy, backward, run, channel, &s);
-                }
+                NAME(scale_run)(x, dy, backward, run, channel,
+                                g->y.together ? y_place + c * g->y.at.channel + o : boxes[2]);
+                if (!g->y.together)
+                    NAME(exchange)(&g->y, q + o, run, c, 1, boxes[2], 1);
             }
-            if (!scales)
-                NAME(add_to)(g, backward, first + c, NAME(wide_total)(s.sum) + s.sum_rest,
-                             NAME(wide_total)(s.product) + s.product_rest, sums + c, products + c);
         }
     }
 }
@@ -232,25 +307,41 @@ typedef struct {
     ptrdiff_t x_step, dy_step, y_step;
 } NAME(Lines);
 
-ALWAYS void NAME(sum_lines)(NAME(Lines) a, const int backward, const ptrdiff_t lines, ptrdiff_t width, NAME(Line) *k)
+/* Of some vectors of each line, from its i-th number on. */
+ALWAYS void NAME(sum_vectors)(NAME(Lines) a, const int backward, const int vectors, ptrdiff_t lines, ptrdiff_t i,
+                              NAME(Line) *k)
 {
-    ptrdiff_t i = 0;
-    for (; i + LANES <= width; i += LANES) {
-        const Vector center = NAME(load)(k->center + i), unit = NAME(load)(k->unit + i);
-        Vector sum = NAME(spread)(0), product = NAME(spread)(0);
-        for (ptrdiff_t l = 0; l < lines; l++) {
-            const Vector t = (NAME(load)(a.x + l * a.x_step + i) - center) * unit;
-            const Vector dy = NAME(load)(a.dy + l * a.dy_step + i);
-            PREFETCH(a.x + (lines + l) * a.x_step + i); /* the processor does not see that all lines are read */
+    Vector center[NAME(ABREAST)], unit[NAME(ABREAST)], sum[NAME(ABREAST)] = {0}, product[NAME(ABREAST)] = {0};
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++)
+        center[v] = NAME(load)(k->center + i + v * LANES), unit[v] = NAME(load)(k->unit + i + v * LANES);
+    for (ptrdiff_t l = 0; l < lines; l++) {
+        const T *x = a.x + l * a.x_step + i, *dy = a.dy + l * a.dy_step + i;
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            const Vector t = (NAME(load)(x + v * LANES) - center[v]) * unit[v], d = NAME(load)(dy + v * LANES);
+            PREFETCH(x + lines * a.x_step + v * LANES); /* the processor does not see that all lines are read */
             if (backward)
-                PREFETCH(a.dy + (lines + l) * a.dy_step + i);
-            SUM(sum, product, t, dy);
-        }
-        for (ptrdiff_t part = 0; part < LANES / WIDE_LANES; part++) {
-            *(Wide *)(k->sum + i + part * WIDE_LANES) += NAME(part)(sum, part);
-            *(Wide *)(k->product + i + part * WIDE_LANES) += NAME(part)(product, part);
+                PREFETCH(dy + lines * a.dy_step + v * LANES);
+            SUM(sum[v], product[v], t, d);
         }
     }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++)
+#pragma GCC unroll 2
+        for (ptrdiff_t part = 0; part < LANES / WIDE_LANES; part++) {
+            *(Wide *)(k->sum + i + v * LANES + part * WIDE_LANES) += NAME(part)(sum[v], part);
+            *(Wide *)(k->product + i + v * LANES + part * WIDE_LANES) += NAME(part)(product[v], part);
+        }
+}
+
+ALWAYS void NAME(sum_lines)(NAME(Lines) a, const int backward, ptrdiff_t lines, ptrdiff_t width, NAME(Line) *k)
+{
+    ptrdiff_t i = 0;
+    for (; i + NAME(ABREAST) * LANES <= width; i += NAME(ABREAST) * LANES)
+        NAME(sum_vectors)(a, backward, NAME(ABREAST), lines, i, k);
+    for (; i + LANES <= width; i += LANES)
+        NAME(sum_vectors)(a, backward, 1, lines, i, k);
     for (; i < width; i++)
         for (ptrdiff_t l = 0; l < lines; l++) {
             const T t = (a.x[l * a.x_step + i] - k->center[i]) * k->unit[i];
@@ -258,76 +349,103 @@ ALWAYS void NAME(sum_lines)(NAME(Lines) a, const int backward, const ptrdiff_t l
         }
 }
 
-ALWAYS void NAME(scale_line)(const T *x, const T *dy, const int backward, ptrdiff_t width, const NAME(Line) *k, T *y)
+ALWAYS void NAME(scale_vectors)(NAME(Lines) a, const int backward, const int vectors, ptrdiff_t lines, ptrdiff_t i,
+                                const NAME(Line) *k)
+{
+    Stream center[NAME(STREAMS)], unit[NAME(STREAMS)], shift[NAME(STREAMS)];
+    Stream factor[NAME(STREAMS)] = {0}, dy_factor[NAME(STREAMS)] = {0};
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) {
+        const ptrdiff_t j = i + v * STREAM_LANES;
+        center[v] = *(const Stream *)(k->center + j), unit[v] = *(const Stream *)(k->unit + j);
+        shift[v] = *(const Stream *)(k->shift + j);
+        if (backward)
+            factor[v] = *(const Stream *)(k->factor + j), dy_factor[v] = *(const Stream *)(k->dy_factor + j);
+    }
+    for (ptrdiff_t l = 0; l < lines; l++) {
+        const T *x = a.x + l * a.x_step + i, *dy = a.dy + l * a.dy_step + i;
+        T *y = a.y + l * a.y_step + i;
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) {
+            const Stream t = (*(const Stream *)(x + v * STREAM_LANES) - center[v]) * unit[v];
+            const Stream d = *(const Stream *)(dy + v * STREAM_LANES);
+            Stream scaled;
+            SCALE(scaled, t, d, factor[v], shift[v], dy_factor[v]);
+            *(Stream *)(y + v * STREAM_LANES) = scaled;
+        }
+    }
+}
+
+ALWAYS void NAME(scale_lines)(NAME(Lines) a, const int backward, ptrdiff_t lines, ptrdiff_t width, const NAME(Line) *k)
 {
     ptrdiff_t i = 0;
-    for (; i + LANES <= width; i += LANES) {
-        const Vector t = (NAME(load)(x + i) - NAME(load)(k->center + i)) * NAME(load)(k->unit + i);
-        Vector scaled;
-        SCALE(scaled, t, NAME(load)(dy + i), NAME(load)(k->factor + i), NAME(load)(k->shift + i),
-              NAME(load)(k->dy_factor + i));
-        NAME(store)(y + i, scaled);
-    }
-    for (; i < width; i++) {
-        const T t = (x[i] - k->center[i]) * k->unit[i];
-        SCALE(y[i], t, dy[i], k->factor[i], k->shift[i], k->dy_factor[i]);
-    }
+    for (; i + NAME(STREAMS) * STREAM_LANES <= width; i += NAME(STREAMS) * STREAM_LANES)
+        NAME(scale_vectors)(a, backward, NAME(STREAMS), lines, i, k);
+    for (; i + STREAM_LANES <= width; i += STREAM_LANES)
+        NAME(scale_vectors)(a, backward, 1, lines, i, k);
+    for (; i < width; i++)
+        for (ptrdiff_t l = 0; l < lines; l++) {
+            const T t = (a.x[l * a.x_step + i] - k->center[i]) * k->unit[i];
+            SCALE(a.y[l * a.y_step + i], t, a.dy[l * a.dy_step + i], k->factor[i], k->shift[i], k->dy_factor[i]);
+        }
 }
 
-ALWAYS void NAME(lines)(NAME(Lines) a, const int backward, const int scales, const ptrdiff_t lines, ptrdiff_t width,
-                        NAME(Line) *k)
+/* The numbers of all channels of a line, and again for each of its next pixels. */
+ALWAYS void NAME(spread_out)(T *line, ptrdiff_t width, const double *numbers, ptrdiff_t channels)
 {
-    if (scales)
-        for (ptrdiff_t l = 0; l < lines; l++)
-            NAME(scale_line)(a.x + l * a.x_step, a.dy + l * a.dy_step, backward, width, k, a.y + l * a.y_step);
-    else
-        NAME(sum_lines)(a, backward, lines, width, k);
+    for (ptrdiff_t c = 0; c < channels; c++)
+        line[c] = (T)numbers[c];
+    for (ptrdiff_t i = channels; i < width; i += channels)
+        memcpy(line + i, line, channels * sizeof(T));
 }
 
-/* for q in pixels                        as many as make 8 lines, and what is left of a line
-     sums:   for i in numbers of a line   a vector: what belongs to it, and its sums, stay in registers
-               for l in lines
-     scale:  for l in lines
-               for i in numbers                                                                                      */
+/* for q in pixels                        as many as make 32 lines, and what is left of a line
+     for i in numbers of a line           some vectors: what belongs to them, and their sums, stay in registers
+       for l in lines                                                                                                */
 ALWAYS void NAME(by_pixels)(const Norm *g, const int backward, const int scales, ptrdiff_t q, ptrdiff_t end,
                             ptrdiff_t c0, ptrdiff_t c1, double *sums, double *products)
 {
     T boxes[3][NAME(BOX)];
-    NAME(Line) k = {.sum = {0}};
-    const ptrdiff_t channels = c1 - c0, first = q / (g->x.at.rows * g->x.at.columns) * g->image;
+    NAME(Line) k;
+    const ptrdiff_t channels = c1 - c0, first = q / (g->x.at.rows * g->x.at.columns) * g->image + c0;
     ptrdiff_t of_line = 1;
-    while (of_line * 2 * g->channels <= NAME(SHORT))
+    while (of_line * 2 * g->channels <= NAME(LINE))
         of_line *= 2;
     const ptrdiff_t width = of_line * channels, in_place = of_line * g->channels;
     NAME(Lines) a = {.x_step = g->x.together ? in_place : width, .y_step = g->y.together ? in_place : width};
     a.dy_step = !backward ? a.x_step : g->dy.together ? in_place : width;
-    for (ptrdiff_t i = 0; i < width;)
-        for (ptrdiff_t j = first + c0; j < first + c1; j++, i++) {
-            const NAME(Channel) c = NAME(channel)(g, backward, scales, j);
-            k.center[i] = c.center, k.unit[i] = c.unit;
-            if (scales)
-                k.factor[i] = c.factor, k.shift[i] = c.shift, k.dy_factor[i] = c.dy_factor;
+    NAME(spread_out)(k.center, width, g->center + first, channels);
+    NAME(spread_out)(k.unit, width, g->unit + first, channels);
+    if (scales) {
+        NAME(spread_out)(k.shift, width, g->shift + first, channels);
+        if (backward) {
+            NAME(spread_out)(k.factor, width, g->factor + first, channels);
+            NAME(spread_out)(k.dy_factor, width, g->dy_factor + first, channels);
         }
+    } else {
+        memset(k.sum, 0, width * sizeof(double));
+        memset(k.product, 0, width * sizeof(double));
+    }
     for (ptrdiff_t count; q < end; q += count) {
         count = NAME(clip)(end - q, NAME(LINES) * of_line);
         const ptrdiff_t lines = count / of_line, rest = count % of_line * channels;
         a.x = NAME(together)(&g->x, NAME(cell)(&g->x, q, c0), q, count, c0, channels, boxes[0]);
         a.dy = backward ? NAME(together)(&g->dy, NAME(cell)(&g->dy, q, c0), q, count, c0, channels, boxes[1]) : a.x;
         a.y = scales && g->y.together ? NAME(cell)(&g->y, q, c0) : boxes[2];
-        if (lines == NAME(LINES)) /* a number that the compiler knows */
-            NAME(lines)(a, backward, scales, NAME(LINES), width, &k);
-        else
-            NAME(lines)(a, backward, scales, lines, width, &k);
-        a.x += lines * a.x_step, a.dy += lines * a.dy_step, a.y += lines * a.y_step;
-        if (rest)
-            NAME(lines)(a, backward, scales, 1, rest, &k);
+        for (int part = 0; part < 2; part++) { /* whole lines, and the rest */
+            if (scales)
+                NAME(scale_lines)(a, backward, part ? rest > 0 : lines, part ? rest : width, &k);
+            else
+                NAME(sum_lines)(a, backward, part ? rest > 0 : lines, part ? rest : width, &k);
+            a.x += lines * a.x_step, a.dy += lines * a.dy_step, a.y += lines * a.y_step;
+        }
         if (scales && !g->y.together)
             NAME(exchange)(&g->y, q, count, c0, channels, boxes[2], 1);
     }
     if (!scales)
-        for (ptrdiff_t i = 0; i < width;)
-            for (ptrdiff_t c = c0; c < c1; c++, i++)
-                NAME(add_to)(g, backward, first + c, k.sum[i], k.product[i], sums + c, products + c);
+        for (ptrdiff_t i = 0; i < width; i += channels)
+            for (ptrdiff_t c = 0; c < channels; c++)
+                sums[c0 + c] += k.sum[i + c], products[c0 + c] += k.product[i + c];
 }
 
 ALWAYS void NAME(norm)(const Norm *g, const int backward, const int scales, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0,
@@ -335,8 +453,10 @@ ALWAYS void NAME(norm)(const Norm *g, const int backward, const int scales, ptrd
 {
     if (g->by_pixels)
         NAME(by_pixels)(g, backward, scales, q, end, c0, c1, sums, products);
+    else if (scales)
+        NAME(scale_planes)(g, backward, q, end, c0, c1);
     else
-        NAME(by_planes)(g, backward, scales, q, end, c0, c1, sums, products);
+        NAME(sum_planes)(g, backward, q, end, c0, c1, sums, products);
 }
 
 static void NAME(norm_sums)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1, double *sums,
@@ -358,3 +478,6 @@ static void NAME(norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_
 
 #undef SUM
 #undef SCALE
+#undef Stream
+#undef STREAM_LANES
+#undef STREAM_BYTES
