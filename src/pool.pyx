@@ -33,6 +33,7 @@ cdef enum:
     PLANE_BYTES = 32768  # of a region's scratch: the first cache
     CHANNELS_BYTES = 131072  # of one with lanes of channels, of which it needs many cells: the second cache
     MOST_WIDTH = 64  # channels of a cell
+    MANY_CHANNELS = 16  # of a pixel: numbers that are a vector, whatever the instruction set
     MOST_SCRATCH = 8388608  # bytes of the smallest region
     MOST_WORKSPACE = 50331648  # bytes of all threads' scratch, or else there are fewer threads
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
@@ -263,6 +264,24 @@ cdef class Scatter(Problem):
         return 0
 
 
+cdef class Tiles(Problem):
+    """What finds the maxima of 2 x 2 windows again, by pairs of rows of a plane or of all channels; without scratch."""
+
+    cdef int begin(self) except -1:
+        self.p.width, self.p.h.all = self.p.channels, (self.p.h.size + 1) // 2
+        return 0
+
+    cdef int cut(self) except -1:
+        cdef Pool *p = &self.p
+        p.w.block = p.w.all
+        p.h.block = _evenly(p.h.all, CHUNK_BYTES // (4 * p.w.size * p.width * self.itemsize))
+        self.scratch_bytes = 64
+        return 0
+
+    cdef int set_taps(self) except -1:
+        return 0
+
+
 @lru_cache(MOST_PROBLEMS)
 def _problem(kind, window, itemsize, channels, take, cell, with_padding, lanes):
     return kind(window, itemsize, channels, take, cell).set_tables(window, with_padding)
@@ -293,8 +312,19 @@ cdef bint is_whole(window) except -1:
             and h.reach == h.kernel == h.size and w.reach == w.kernel == w.size)
 
 
-def places(window):
-    """Return the dtype of the places of maxima that forward leaves for the backward pass."""
+cdef bint tiles(window, bint by_pixels, Py_ssize_t channels) except -1:
+    """Whether maxima are found again by the backward pass: in windows of 2 x 2 cells side by side, with full vectors."""
+    for axis in window:
+        if not (axis.kernel == axis.stride == 2 and axis.dilation == 1 and axis.pad_before == 0
+                and 2 * axis.output <= axis.size):
+            return False
+    return not by_pixels or channels >= MANY_CHANNELS
+
+
+def places(window, layout, Py_ssize_t channels):
+    """Return the dtype of the places of maxima that forward leaves for the backward pass, or None."""
+    if tiles(window, layout == "NHWC", channels) and not is_whole(window):
+        return None
     return np.int64 if is_whole(window) or window.h.kernel * window.w.kernel > MOST_BYTE else np.uint8
 
 
@@ -385,10 +415,14 @@ TIES = {"first": TIES_FIRST, "all": TIES_ALL, "split": TIES_SPLIT}
 def max_pool_gradient(window, x_nchw, dy_nchw, places_nchw, ties, dx_nchw):
     """Set dx, which is contiguous, to each window's gradient, at its first maximum or all cells equal to it."""
     cdef View x = View(x_nchw), dy = View(dy_nchw), dx = View(dx_nchw)
-    cdef Problem problem = problem_of(Scatter, window, dx, TAKE_PLACE, False)
+    cdef bint again = tiles(window, dx.step[1] == 1, dx.shape[1]) and not is_whole(window)
+    cdef Problem problem = problem_of(Tiles if again else Scatter, window, dx, TAKE_PLACE, False)
     cdef Pool p = problem.p
     cdef Py_ssize_t rows
     p.seen, p.seen_at, p.ties = x.data, places_of(x), TIES[ties]
+    if again:
+        compute(problem, problem.kernels.pool_tiles, &p, dx, dy, None)
+        return
     rows = max(1, OUTPUTS_AT_ONCE // (dy.shape[3] * p.width * (1 if p.ties == TIES_FIRST else window.h.kernel)))
     for first in range(0, dy.shape[2], rows):
         p.row, p.end_row, p.zero = first, min(dy.shape[2], first + rows), first == 0

@@ -260,6 +260,7 @@ typedef struct {
     void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
+    void (*pool_tiles)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     /* and for places q0 to q0 + count - 1 of each of C channels of an image the first maximum, or a number to be put
        there, the image being contiguous. */
     void (*channel_maxima)(const Places *p, const void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, void *best,

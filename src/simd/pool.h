@@ -102,16 +102,24 @@ ALWAYS void NAME(pick_second)(T *restrict to, const T *restrict from, ptrdiff_t 
 }
 
 /* to[0], to[1], ... = a[0], b[0], a[1], b[1], ... */
+ALWAYS void NAME(weave_vectors)(T *to, Vector a, Vector b)
+{
+#if defined(SHUFFLE)
+    NAME(store)(to, SHUFFLE(a, b, LOW));
+    NAME(store)(to + LANES, SHUFFLE(a, b, HIGH));
+#else
+    for (ptrdiff_t lane = 0; lane < LANES; lane++) {
+        to[2 * lane] = ((const T *)&a)[lane];
+        to[2 * lane + 1] = ((const T *)&b)[lane];
+    }
+#endif
+}
+
 ALWAYS void NAME(weave)(T *restrict to, const T *restrict a, const T *restrict b, ptrdiff_t count)
 {
     ptrdiff_t i = 0;
-#if defined(SHUFFLE)
-    for (; 2 * (i + LANES) <= count; i += LANES) {
-        const Vector evens = NAME(load)(a + i), odds = NAME(load)(b + i);
-        NAME(store)(to + 2 * i, SHUFFLE(evens, odds, LOW));
-        NAME(store)(to + 2 * i + LANES, SHUFFLE(evens, odds, HIGH));
-    }
-#endif
+    for (; 2 * (i + LANES) <= count; i += LANES)
+        NAME(weave_vectors)(to + 2 * i, NAME(load)(a + i), NAME(load)(b + i));
     for (; 2 * i + 1 < count; i++) {
         to[2 * i] = a[i];
         to[2 * i + 1] = b[i];
@@ -734,6 +742,148 @@ static void NAME(pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, vo
                 NAME(scatter_indices)(p, &r, p->indices + place, dy, dx + r.row * line);
         }
     }
+}
+
+/* The gradients of four cells of a window, or of vectors of windows, of which `cell` were the numbers. */
+ALWAYS void NAME(share_tile)(const int ties, Vector *cell, Vector gradient)
+{
+    const Vector nothing = NAME(spread)(0);
+    Vector best = cell[0], share = gradient, equal = nothing;
+    Mask place = NAME(spread_place)(0), gets[4];
+    for (int k = 1; k < 4; k++)
+        NAME(take)(TAKE_PLACE, &best, &place, cell[k], NAME(spread_place)(k));
+    for (int k = 0; k < 4; k++) {
+        if (ties == TIES_FIRST)
+            gets[k] = place == NAME(spread_place)(k);
+        else
+            gets[k] = (cell[k] == best) | ((cell[k] != cell[k]) & (best != best));
+        equal += NAME(choose)(gets[k], NAME(spread)(1), nothing);
+    }
+    if (ties == TIES_SPLIT)
+        share /= equal;
+    for (int k = 0; k < 4; k++)
+        cell[k] = NAME(choose)(gets[k], share, nothing);
+}
+
+enum { NAME(COPIED) = 256 }; /* windows at a time: ten times so many numbers fit the first cache */
+
+/* One row of windows from strides of any kind: cells under the same tap are copied together. Nothing is read or written
+   besides what belongs to the row. */
+static void NAME(tiles_by_copies)(const Pool *p, const T *x, const T *dy, T *dx)
+{
+    const ptrdiff_t width = NAME(clip)(p->width, NAME(COPIED)), block = NAME(COPIED) / width, line = p->w.size * p->width;
+    T cells[5][NAME(COPIED) + LANES] = {{0}};
+    for (ptrdiff_t c = 0; c < p->width; c += width)
+        for (ptrdiff_t j = 0; j < p->w.output; j += block) {
+            const ptrdiff_t channels = NAME(clip)(p->width - c, width), columns = NAME(clip)(p->w.output - j, block);
+            const T *from = x + 2 * j * p->seen_at.cell + c * p->seen_at.channel;
+            T *to = dx + 2 * j * p->width + c;
+            NAME(lay_cells)(cells[4], channels, 1, dy + j * p->y_at.cell + c * p->y_at.channel, p->y_at.cell,
+                            p->y_at.channel, channels, columns);
+            for (int k = 0; k < 4; k++)
+                NAME(lay_cells)(cells[k], channels, 1, from + k / 2 * p->seen_at.row + k % 2 * p->seen_at.cell,
+                                2 * p->seen_at.cell, p->seen_at.channel, channels, columns);
+            for (ptrdiff_t i = 0; i < columns * channels; i += LANES) {
+                Vector cell[4];
+                for (int k = 0; k < 4; k++)
+                    cell[k] = NAME(load)(cells[k] + i);
+                NAME(share_tile)(p->ties, cell, NAME(load)(cells[4] + i));
+                for (int k = 0; k < 4; k++)
+                    NAME(store)(cells[k] + i, cell[k]);
+            }
+            for (int k = 0; k < 4; k++)
+                NAME(lay_cells)(to + k / 2 * line + k % 2 * p->width, 2 * p->width, 1, cells[k], channels, 1, channels,
+                                columns);
+        }
+}
+
+/* One row of windows in planes; with less than a vector of them, what comes after the row is read and written too. */
+ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, const T *x, const T *dy, T *dx)
+{
+    for (ptrdiff_t j = 0; j < p->w.output; j += LANES) {
+        if (p->w.output >= LANES && j > p->w.output - LANES)
+            j = p->w.output - LANES;
+        const T *top = x + 2 * j, *bottom = top + p->seen_at.row;
+        Vector cell[4] = {NAME(second)(top, 0), NAME(second)(top, 1), NAME(second)(bottom, 0), NAME(second)(bottom, 1)};
+        NAME(share_tile)(ties, cell, NAME(load)(dy + j));
+        NAME(weave_vectors)(dx + 2 * j, cell[0], cell[1]);
+        NAME(weave_vectors)(dx + 2 * j + p->w.size, cell[2], cell[3]);
+    }
+}
+
+/* The same where lanes are channels, a vector of them at least. */
+ALWAYS void NAME(tiles_of_pixels)(const Pool *p, const int ties, const T *x, const T *dy, T *dx)
+{
+    const ptrdiff_t C = p->width, line = p->w.size * C;
+    for (ptrdiff_t j = 0; j < p->w.output; j++, x += 2 * p->seen_at.cell, dy += p->y_at.cell, dx += 2 * C)
+        for (ptrdiff_t c = 0; c < C; c += LANES) {
+            if (c > C - LANES)
+                c = C - LANES;
+            Vector cell[4];
+            for (int k = 0; k < 4; k++)
+                cell[k] = NAME(load)(x + k / 2 * p->seen_at.row + k % 2 * p->seen_at.cell + c);
+            NAME(share_tile)(ties, cell, NAME(load)(dy + c));
+            for (int k = 0; k < 4; k++)
+                NAME(store)(dx + k / 2 * line + k % 2 * C + c, cell[k]);
+        }
+}
+
+/* Both compiled for what becomes of ties. */
+static void NAME(tiles_in_place)(const Pool *p, const T *x, const T *dy, T *dx)
+{
+#define TILES(ties)                                                                                                   \
+    if (p->width == 1)                                                                                                \
+        NAME(tiles_of_planes)(p, ties, x, dy, dx);                                                                    \
+    else                                                                                                              \
+        NAME(tiles_of_pixels)(p, ties, x, dy, dx);
+    if (p->ties == TIES_FIRST) {
+        TILES(TIES_FIRST)
+    } else if (p->ties == TIES_ALL) {
+        TILES(TIES_ALL)
+    } else {
+        TILES(TIES_SPLIT)
+    }
+#undef TILES
+}
+
+/* dx where windows of 2 x 2 cells tile the image from its first cell on, but for a last row or column. The maximum is
+   found again in x, which is read once as dy is, and each cell of dx is written once. dx is contiguous, and regions
+   follow each other in it.
+
+     for region: some pairs of rows of a plane, or of all channels
+       for pair of rows, for vector of windows                                                                      */
+static void NAME(pool_tiles)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
+{
+    const Places *x = &p->seen_at, *y = &p->y_at, *to = &p->x_at;
+    const ptrdiff_t line = p->w.size * p->width, rest = line - 2 * p->w.output * p->width;
+    const int planes = p->width == 1 && x->cell == 1 && y->cell == 1, whole = planes && p->w.output >= LANES;
+    const int packed = planes && x->row == to->row && x->channel == to->channel && x->image == to->image &&
+                       y->row == p->w.output && y->channel == p->h.output * y->row &&
+                       y->image == p->channels * y->channel;
+    const int pixels = p->width >= LANES && p->width > 1 && x->channel == 1 && y->channel == 1;
+    const NAME(Area) last = NAME(area)(p, end - 1);
+    const T *dx_end = (T *)p->x + last.image * to->image + last.channel * to->channel +
+                      NAME(least)(2 * (last.row + last.rows), p->h.size) * line;
+    const T *dy_end = (const T *)p->y + last.image * y->image + last.channel * y->channel +
+                      NAME(least)(last.row + last.rows, p->h.output) * y->row;
+    NAME(Area) r = NAME(area)(p, first);
+    (void)scratch;
+    for (; first < end; first++, NAME(next_band)(p, &r))
+        for (ptrdiff_t row = r.row; row < r.row + r.rows; row++) {
+            T *dx = (T *)p->x + r.image * to->image + r.channel * to->channel + 2 * row * line;
+            const T *seen = (const T *)p->seen + r.image * x->image + r.channel * x->channel + 2 * row * x->row;
+            const T *dy = (const T *)p->y + r.image * y->image + r.channel * y->channel + row * y->row;
+            if (row >= p->h.output) {
+                NAME(fill)(dx, 0, line);
+                continue;
+            }
+            if (pixels || whole || (packed && dx_end - dx >= line + 2 * LANES && dy_end - dy >= LANES))
+                NAME(tiles_in_place)(p, seen, dy, dx);
+            else
+                NAME(tiles_by_copies)(p, seen, dy, dx);
+            NAME(fill)(dx + line - rest, 0, rest);
+            NAME(fill)(dx + 2 * line - rest, 0, rest);
+        }
 }
 
 /* ------------------------------------------------------------------------------------------------- whole images */
