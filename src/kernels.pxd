@@ -110,7 +110,7 @@ cdef extern from "simd/kernels.h" nogil:
 
     ctypedef struct Pool:
         int take
-        bint doubled_h, doubled_w, in_place
+        bint doubled_h, doubled_w, in_place, direct
         Slide h, w
         Py_ssize_t channels, width, blocks
         void *x

@@ -168,7 +168,8 @@ enum { MOST_BYTE = 256 }; /* places that a byte tells apart */
 
 typedef struct {
     int take, doubled_h, doubled_w; /* many taps are taken by doubling, and columns not cut into phases then */
-    int in_place; /* rows are joined where they are: they fill vectors, and have a stride of 1 or 2 or cells that do */
+    int in_place; /* rows are joined where they are: they fill vectors, and have a stride of 1 or 2 or cells that do, */
+    int direct; /* and these the whole window at once */
     Slide h, w;
     ptrdiff_t channels, width, blocks; /* C, in so many blocks of `width` (the last may be less) that make one cell */
     void *x, *y; /* or dx and dy */
