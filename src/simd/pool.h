@@ -182,10 +182,12 @@ ALWAYS void NAME(join_taps)(const int take, const int leaves, const ptrdiff_t ta
                             const T *from, T *to, T *places)
 {
     const ptrdiff_t count = join->count, first = join->first, apart = join->apart, twin = join->twin;
-    const ptrdiff_t *offset = join->offset;
-    for (ptrdiff_t row = 0; row < join->rows; row++, from += join->from_row, to += join->to_row, places += count)
+    const ptrdiff_t *offset = join->offset, rows = join->rows, from_row = join->from_row, to_row = join->to_row;
+    const T *divisors = join->divisors;
+    const int within = join->within;
+    for (ptrdiff_t row = 0; row < rows; row++, from += from_row, to += to_row, places += count)
         for (ptrdiff_t i = 0; i < count; i += LANES) {
-            if (join->within && i > count - LANES)
+            if (within && i > count - LANES)
                 i = count - LANES;
             const T *tap = from + offset[0] + i;
             Vector best = NAME(load)(tap);
@@ -199,8 +201,8 @@ ALWAYS void NAME(join_taps)(const int take, const int leaves, const ptrdiff_t ta
                     next += *(const Mask *)(tap + twin);
                 NAME(take)(take, &best, &place, NAME(load)(tap), next);
             }
-            if (take == TAKE_SUM && join->divisors)
-                best /= NAME(spread)((T)join->counts[row]) * NAME(load)(join->divisors + i);
+            if (take == TAKE_SUM && divisors)
+                best /= NAME(spread)((T)join->counts[row]) * NAME(load)(divisors + i);
             NAME(store)(to + i, best);
             if (take == TAKE_PLACE)
                 *(Mask *)(places + i) = place;
@@ -898,20 +900,19 @@ static void NAME(pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, vo
 ALWAYS void NAME(share_tile)(const int ties, Vector *cell, Vector gradient)
 {
     const Vector nothing = NAME(spread)(0);
-    Vector best = cell[0], equal = nothing;
-    Mask later[4], same[4];
-    for (int k = 1; k < 4; k++) {
-        later[k] = NAME(later)(best, cell[k]);
-        best = NAME(choose)(later[k], cell[k], best);
-    }
+    const Mask right[2] = {NAME(later)(cell[0], cell[1]), NAME(later)(cell[2], cell[3])};
+    const Vector top = NAME(choose)(right[0], cell[1], cell[0]), bottom = NAME(choose)(right[1], cell[3], cell[2]);
+    const Mask below = NAME(later)(top, bottom);
     if (ties == TIES_FIRST) {
-        for (int k = 3; k > 0; k--) {
-            cell[k] = NAME(choose)(later[k], gradient, nothing);
-            gradient = NAME(choose)(later[k], nothing, gradient);
-        }
-        cell[0] = gradient;
+        const Vector of_row[2] = {NAME(choose)(below, nothing, gradient), NAME(choose)(below, gradient, nothing)};
+        for (int k = 0; k < 4; k++)
+            cell[k] = k % 2 ? NAME(choose)(right[k / 2], of_row[k / 2], nothing)
+                            : NAME(choose)(right[k / 2], nothing, of_row[k / 2]);
         return;
     }
+    const Vector best = NAME(choose)(below, bottom, top);
+    Vector equal = nothing;
+    Mask same[4];
     for (int k = 0; k < 4; k++) {
         same[k] = (cell[k] == best) | ((cell[k] != cell[k]) & (best != best));
         equal += NAME(choose)(same[k], NAME(spread)(1), nothing);
@@ -954,56 +955,60 @@ static void NAME(tiles_by_copies)(const Pool *p, const T *x, const T *dy, T *dx)
         }
 }
 
-/* One row of windows in planes or, where two fill half a vector each, two. With less than a vector of them, what comes
-   after the rows is read and written too. */
-ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, int two, const T *x, const T *dy, T *dx)
+/* Rows of windows in planes, two at a time where one fills no more than half a vector. With less than a vector in a row,
+   what comes after the rows is read and written too. */
+ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, int two, ptrdiff_t rows, const T *x, const T *dy, T *dx)
 {
-    const ptrdiff_t bottom = p->seen_at.row, next = two ? 2 * bottom : LANES, dx_bottom = p->w.size;
-    const ptrdiff_t dx_next = two ? 2 * dx_bottom : LANES, dy_next = two ? p->y_at.row : LANES / 2;
-    for (ptrdiff_t j = 0; j < p->w.output; j += LANES) {
-        if (p->w.output >= LANES && j > p->w.output - LANES)
-            j = p->w.output - LANES;
-        const T *from = x + 2 * j;
-        T *to = dx + 2 * j;
-        Vector cell[4];
-        for (int k = 0; k < 4; k++)
-            cell[k] = NAME(second_of)(from + k / 2 * bottom, from + k / 2 * bottom + next, k % 2);
-        NAME(share_tile)(ties, cell, NAME(halves)(dy + j, dy + j + dy_next));
-        NAME(store)(to, NAME(woven)(cell[0], cell[1], 0));
-        if (!two)
-            NAME(store)(to + dx_next, NAME(woven)(cell[0], cell[1], 1));
-        NAME(store)(to + dx_bottom, NAME(woven)(cell[2], cell[3], 0));
-        if (two)
-            NAME(store)(to + dx_next, NAME(woven)(cell[0], cell[1], 1));
-        NAME(store)(to + dx_next + dx_bottom, NAME(woven)(cell[2], cell[3], 1));
-    }
-}
-
-/* The same where lanes are channels, a vector of them at least. */
-ALWAYS void NAME(tiles_of_pixels)(const Pool *p, const int ties, const T *x, const T *dy, T *dx)
-{
-    const ptrdiff_t C = p->width, line = p->w.size * C;
-    for (ptrdiff_t j = 0; j < p->w.output; j++, x += 2 * p->seen_at.cell, dy += p->y_at.cell, dx += 2 * C)
-        for (ptrdiff_t c = 0; c < C; c += LANES) {
-            if (c > C - LANES)
-                c = C - LANES;
+    const ptrdiff_t line = p->w.size, bottom = p->seen_at.row, dy_row = p->y_at.row, columns = p->w.output;
+    const ptrdiff_t next = two ? 2 * bottom : LANES, dy_next = two ? dy_row : LANES / 2, step = 1 + two;
+    for (ptrdiff_t i = 0; i < rows; i += step, x += step * 2 * bottom, dy += step * dy_row, dx += step * 2 * line)
+        for (ptrdiff_t j = 0; j < columns; j += LANES) {
+            if (columns >= LANES && j > columns - LANES)
+                j = columns - LANES;
+            T *to = dx + 2 * j;
             Vector cell[4];
-            for (int k = 0; k < 4; k++)
-                cell[k] = NAME(load)(x + k / 2 * p->seen_at.row + k % 2 * p->seen_at.cell + c);
-            NAME(share_tile)(ties, cell, NAME(load)(dy + c));
-            for (int k = 0; k < 4; k++)
-                NAME(store)(dx + k / 2 * line + k % 2 * C + c, cell[k]);
+            for (int k = 0; k < 4; k++) {
+                const T *from = x + k / 2 * bottom + 2 * j;
+                cell[k] = NAME(second_of)(from, from + next, k % 2);
+            }
+            NAME(share_tile)(ties, cell, NAME(halves)(dy + j, dy + j + dy_next));
+            const Vector after = NAME(woven)(cell[0], cell[1], 1);
+            NAME(store)(to, NAME(woven)(cell[0], cell[1], 0));
+            if (!two)
+                NAME(store)(to + LANES, after);
+            NAME(store)(to + line, NAME(woven)(cell[2], cell[3], 0));
+            if (two)
+                NAME(store)(to + 2 * line, after);
+            NAME(store)(to + line + (two ? 2 * line : LANES), NAME(woven)(cell[2], cell[3], 1));
         }
 }
 
+/* The same where lanes are channels, a vector of them at least. */
+ALWAYS void NAME(tiles_of_pixels)(const Pool *p, const int ties, ptrdiff_t rows, const T *x, const T *dy, T *dx)
+{
+    const ptrdiff_t C = p->width, line = p->w.size * C, row = p->seen_at.row, cell = p->seen_at.cell;
+    for (ptrdiff_t i = 0; i < rows; i++, x += 2 * row, dy += p->y_at.row, dx += 2 * line)
+        for (ptrdiff_t j = 0; j < p->w.output; j++)
+            for (ptrdiff_t c = 0; c < C; c += LANES) {
+                if (c > C - LANES)
+                    c = C - LANES;
+                Vector cells[4];
+                for (int k = 0; k < 4; k++)
+                    cells[k] = NAME(load)(x + k / 2 * row + (2 * j + k % 2) * cell + c);
+                NAME(share_tile)(ties, cells, NAME(load)(dy + j * p->y_at.cell + c));
+                for (int k = 0; k < 4; k++)
+                    NAME(store)(dx + k / 2 * line + (2 * j + k % 2) * C + c, cells[k]);
+            }
+}
+
 /* Both compiled for what becomes of ties. */
-static void NAME(tiles_in_place)(const Pool *p, int two, const T *x, const T *dy, T *dx)
+static void NAME(tiles_in_place)(const Pool *p, int two, ptrdiff_t rows, const T *x, const T *dy, T *dx)
 {
 #define TILES(ties)                                                                                                   \
     if (p->width == 1)                                                                                                \
-        NAME(tiles_of_planes)(p, ties, two, x, dy, dx);                                                               \
+        NAME(tiles_of_planes)(p, ties, two, rows, x, dy, dx);                                                         \
     else                                                                                                              \
-        NAME(tiles_of_pixels)(p, ties, x, dy, dx);
+        NAME(tiles_of_pixels)(p, ties, rows, x, dy, dx);
     if (p->ties == TIES_FIRST) {
         TILES(TIES_FIRST)
     } else if (p->ties == TIES_ALL) {
@@ -1014,25 +1019,25 @@ static void NAME(tiles_in_place)(const Pool *p, int two, const T *x, const T *dy
 #undef TILES
 }
 
-/* Some rows of windows; what is in place may be read and written up to the ends. */
+/* Some rows of windows; x as long as dx, which may be read and written up to their ends, and dy. */
 static void NAME(tile_rows)(const Pool *p, ptrdiff_t rows, const T *x, const T *dy, const T *dy_end, T *dx, T *dx_end)
 {
     const ptrdiff_t line = p->w.size * p->width, rest = line - 2 * p->w.output * p->width;
     const int planes = p->width == 1 && p->seen_at.cell == 1 && p->y_at.cell == 1;
     const int pixels = p->width >= LANES && p->width > 1 && p->seen_at.channel == 1 && p->y_at.channel == 1;
-    const int filled = pixels || (planes && p->w.output >= LANES), halves = planes && 2 * p->w.output <= LANES;
-    for (ptrdiff_t done; rows > 0; rows -= done, x += 2 * done * p->seen_at.row, dy += done * p->y_at.row) {
-        const int two = halves && rows > 1;
-        done = 1 + two;
-        if (filled || (planes && dy_end - dy >= two * p->y_at.row + LANES && dx_end - dx >= (2 * done - 1) * line + 2 * LANES))
-            NAME(tiles_in_place)(p, two, x, dy, dx);
-        else {
-            NAME(tiles_by_copies)(p, x, dy, dx);
-            done = 1;
-        }
-        for (ptrdiff_t i = 0; i < 2 * done; i++, dx += line)
-            NAME(fill)(dx + line - rest, 0, rest);
+    const int two = planes && 2 * p->w.output <= LANES;
+    ptrdiff_t in_place = planes || pixels ? rows : 0;
+    if (planes && p->w.output < LANES) {
+        while (in_place && (dx_end - dx < (2 * in_place - 1) * line + 2 * LANES ||
+                            dy_end - dy < (in_place - 1) * p->y_at.row + LANES))
+            in_place--;
+        in_place -= two && in_place % 2;
     }
+    NAME(tiles_in_place)(p, two, in_place, x, dy, dx);
+    for (ptrdiff_t i = in_place; i < rows; i++)
+        NAME(tiles_by_copies)(p, x + 2 * i * p->seen_at.row, dy + i * p->y_at.row, dx + 2 * i * line);
+    for (ptrdiff_t i = 1; rest && i <= 2 * rows; i++)
+        NAME(fill)(dx + i * line - rest, 0, rest);
 }
 
 /* dx where windows of 2 x 2 cells tile the image from its first cell on, but for a last row or column. The maximum is
