@@ -257,7 +257,8 @@ typedef struct {
                       double *products);
     /* y = t * factor + shift, backward + dy * dy_factor. */
     void (*norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1);
-    /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells, gathered; */
+    /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells: of averages, gathered; of
+       maxima, scattered, or for windows of 2 x 2 found again; */
     void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);

@@ -961,6 +961,7 @@ ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, int two, ptrdif
 {
     const ptrdiff_t line = p->w.size, bottom = p->seen_at.row, dy_row = p->y_at.row, columns = p->w.output;
     const ptrdiff_t next = two ? 2 * bottom : LANES, dy_next = two ? dy_row : LANES / 2, step = 1 + two;
+    const int far = columns > 2 * LANES; /* rows so long that the processor does not foresee the next pair */
     for (ptrdiff_t i = 0; i < rows; i += step, x += step * 2 * bottom, dy += step * dy_row, dx += step * 2 * line)
         for (ptrdiff_t j = 0; j < columns; j += LANES) {
             if (columns >= LANES && j > columns - LANES)
@@ -970,6 +971,8 @@ ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, int two, ptrdif
             for (int k = 0; k < 4; k++) {
                 const T *from = x + k / 2 * bottom + 2 * j;
                 cell[k] = NAME(second_of)(from, from + next, k % 2);
+                if (far)
+                    PREFETCH(from + 2 * bottom + k % 2 * LANES);
             }
             NAME(share_tile)(ties, cell, NAME(halves)(dy + j, dy + j + dy_next));
             const Vector after = NAME(woven)(cell[0], cell[1], 1);
