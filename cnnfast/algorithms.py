@@ -17,7 +17,7 @@ Those for pools have four around one window, on such views too:
 - ``max_pool(window, x, y, places)`` also tells where the maxima are, unless places is None: as
   ``ih * W + iw`` in an array of int64, or as ``kh * KW + kw`` in one of bytes;
 - ``max_pool_gradient(window, x, dy, places, ties, dx)`` sets dx, from the places that forward left
-  in an array of dtype ``places(window)``, or from x again where that is None;
+  in an array of dtype ``places(window, layout, C)``, or from x again where that is None;
 - ``avg_pool(window, with_padding, layout, x, y)``, where the order of a sum may depend on the
   layout but not on the strides; and ``avg_pool_gradient(window, with_padding, dy, dx)``.
 """
@@ -97,7 +97,7 @@ class Algorithm(Candidate[Convolution]):
 class PoolAlgorithm(Candidate[Window]):
     """One way to pool."""
 
-    places: Callable[[Window], npt.DTypeLike]  # dtype of what forward leaves of maxima; or None
+    places: Callable[[Window, str, int], npt.DTypeLike]  # dtype of what forward leaves, or None
     max_pool: Callable[[Window, FloatArray, FloatArray, Places | None], None]
     max_pool_gradient: Callable[
         [Window, FloatArray, FloatArray, Places | None, str, FloatArray], None

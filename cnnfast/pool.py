@@ -47,6 +47,12 @@ class MaxPool2dCache(PoolCache):
 
     places: Places | None  # of the maxima, if the algorithm leaves them
 
+    @property
+    def places_dtype(self) -> npt.DTypeLike:
+        """Their dtype, or None."""
+        _, c, _, _ = in_nchw(self.layout, self.x.shape)
+        return self.algorithm.places(self.window, self.layout, c)
+
 
 @dataclass(frozen=True, eq=False)
 class AvgPool2dCache(PoolCache):
@@ -522,9 +528,8 @@ def _whole_image(x: npt.ArrayLike, layout: str) -> tuple[FloatArray, Window, str
 def _max_pool_forward(
     x: FloatArray, window: Window, layout: str, algorithm: PoolAlgorithm
 ) -> tuple[FloatArray, MaxPool2dCache]:
-    dtype = algorithm.places(window)
     cache = MaxPool2dCache(x, window, layout, algorithm, None)
-    shape = cache.y_shape
+    dtype, shape = cache.places_dtype, cache.y_shape
     y, places = np.empty(shape, x.dtype), None if dtype is None else np.empty(shape, dtype)
     if len(x):
         algorithm.max_pool(window, nchw(x, layout), nchw(y, layout), nchw(places, layout))
@@ -565,6 +570,6 @@ def _check_cache(cache: PoolCache, kind: type[PoolCache], source: str) -> None:
 
 def _check_places(cache: MaxPool2dCache) -> None:
     """ValueError unless the places of a cache are what its algorithm leaves."""
-    dtype, places = cache.algorithm.places(cache.window), cache.places
+    dtype, places = cache.places_dtype, cache.places
     if dtype is not None or places is not None:
         check_cached(np.dtype(dtype), places=(places, cache.y_shape))

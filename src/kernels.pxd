@@ -110,7 +110,7 @@ cdef extern from "simd/kernels.h" nogil:
 
     ctypedef struct Pool:
         int take
-        bint doubled_h, doubled_w, in_place
+        bint doubled_h, doubled_w, in_place, direct
         Slide h, w
         Py_ssize_t channels, width, blocks
         void *x
@@ -180,6 +180,7 @@ cdef extern from "simd/kernels.h" nogil:
         void (*pool)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
         void (*pool_gradient)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
         void (*pool_scatter)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
+        void (*pool_tiles)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
         void (*channel_maxima)(const Places *p, const void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
                                void *best, int64_t *place) noexcept nogil
         void (*channel_fill)(const Places *p, bint by_pixels, void *image, Py_ssize_t q0, Py_ssize_t count,

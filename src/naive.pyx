@@ -181,7 +181,7 @@ cdef int _weight_gradient(const floating[:, :, :] x, const floating[:, :] dy, fl
 
 # -------------------------------------------------------------------------------------------------------- pooling
 
-def places(window):
+def places(window, layout, channels):
     """Return None: forward leaves no places of maxima."""
     return None
 

@@ -7,7 +7,8 @@ or neighbouring channels where x has them side by side. A window as large as the
 
 For the backward pass of a maximum, forward leaves its place in the window, a byte an output (or, in windows of more than
 256 cells, 8 bytes: its place in the plane), so that the gradient needs to read dy and these bytes, and not x again: it
-is scattered to dx. That of an average is gathered, each cell of dx being written once.
+is scattered to dx. Windows of 2 x 2 cells side by side leave nothing: their maxima are found again in x, in one pass
+that writes each cell of dx once. The gradient of an average is gathered, each cell of dx being written once.
 
     for chunk of regions (or of planes)                                   in parallel; depends on the problem only
       for region                                                          copied: the first or second cache
@@ -29,10 +30,12 @@ from kernels cimport Kernels, Places, Pool, Slide
 
 cdef enum:
     MANY_TAPS = 16  # in a row or column for each step of the stride: from here on doubling is faster
+    FEW_TAPS = 9  # of a window that is taken at once: no slower than its rows first, where windows share them
     LINE_BYTES = 8192  # of the lines that are filled and taken together at a time
     PLANE_BYTES = 32768  # of a region's scratch: the first cache
     CHANNELS_BYTES = 131072  # of one with lanes of channels, of which it needs many cells: the second cache
     MOST_WIDTH = 64  # channels of a cell
+    MANY_CHANNELS = 16  # of a pixel: numbers that are a vector, whatever the instruction set
     MOST_SCRATCH = 8388608  # bytes of the smallest region
     MOST_WORKSPACE = 50331648  # bytes of all threads' scratch, or else there are fewer threads
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
@@ -65,14 +68,16 @@ cdef class Problem:
 
     cdef const Kernels *kernels
     cdef Pool p  # without the arrays
-    cdef Py_ssize_t itemsize, cell, regions, region_bytes, scratch_bytes  # cell: its step in x; 0 of planes with gaps
+    cdef Py_ssize_t itemsize, regions, region_bytes, scratch_bytes
+    cdef bint adjacent, dense  # cells of a row of x lie side by side; and rows
     cdef list tables  # memory that p points to
 
-    def __init__(self, window, Py_ssize_t itemsize, Py_ssize_t channels, int take, Py_ssize_t cell):
+    def __init__(self, window, Py_ssize_t itemsize, Py_ssize_t channels, int take, bint adjacent,
+                 bint dense):
         cdef Pool *p = &self.p
         self.kernels, self.itemsize, self.tables = kernels_for("float32" if itemsize == 4 else "float64"), itemsize, []
         p.take, p.h, p.w, p.channels = take, slide_of(window.h), slide_of(window.w), channels
-        p.width, self.cell = _evenly(channels, MOST_WIDTH), cell
+        p.width, self.adjacent, self.dense = _evenly(channels, MOST_WIDTH), adjacent, dense
         self.begin()
         self.cut()
         if self.scratch_bytes > MOST_SCRATCH:
@@ -139,11 +144,18 @@ cdef class Forward(Problem):
     """What computes outputs."""
 
     cdef list residues
+    cdef bint tiled  # rows of a plane by their windows, two cells apart, so that all rows are one
 
     cdef int begin(self) except -1:
         cdef Pool *p = &self.p
         p.doubled_h, p.doubled_w = p.h.kernel > MANY_TAPS * p.h.stride, p.w.kernel > MANY_TAPS * p.w.stride
-        p.in_place = not p.doubled_w and self.fills_vectors()
+        self.tiled = p.width == 1 and self.dense and p.w.stride == 2 and p.w.size == 2 * p.w.output and (
+            p.w.kernel <= 2 and p.w.dilation == 1 and p.w.before == p.h.before == 0
+            and (p.h.output - 1) * p.h.stride + p.h.reach <= p.h.size)
+        p.in_place = not p.doubled_w and (self.tiled or self.fills_vectors())
+        p.direct = p.in_place and p.width > 1 and (p.h.reach <= p.h.stride or p.h.kernel * p.w.kernel <= FEW_TAPS)
+        if p.direct:
+            p.width = p.channels
         self.residues = sorted({k * p.w.dilation % p.w.stride for k in range(p.w.kernel)})
         if p.doubled_w:
             self.residues = [0]
@@ -155,7 +167,7 @@ cdef class Forward(Problem):
         cdef Pool *p = &self.p
         cdef Py_ssize_t lanes = self.kernels.lanes
         if p.width == 1:
-            return self.cell == 1 and p.w.output >= 2 * lanes and (
+            return self.adjacent and p.w.output >= 2 * lanes and (
                 p.w.stride == 1 or p.w.stride == 2 and p.w.dilation == 1)
         return (p.channels - 1) % p.width + 1 >= lanes
 
@@ -167,11 +179,13 @@ cdef class Forward(Problem):
         if p.doubled_w:
             p.w.cells = (p.w.block - 1) * p.w.stride + p.w.reach
         p.line = p.w.cells * p.width
-        p.group = 1 if p.in_place else max(1, min(p.h.cells, LINE_BYTES // (p.line * p.phases * self.itemsize)))
+        p.group = max(1, min(p.h.cells, LINE_BYTES // (p.line * p.phases * self.itemsize)))
+        if p.in_place:
+            p.group = p.h.cells if self.tiled and p.w.block == p.w.output else 1
         p.phase = 0 if p.in_place else (p.group + 1) * p.line + lanes
         p.held = p.w.block * p.width if p.doubled_w or p.in_place else p.line
         p.held_at = (p.phases + p.doubled_w) * p.phase
-        p.out_at = p.held_at + p.h.cells * p.held + lanes
+        p.out_at = p.held_at + (0 if p.direct else p.h.cells * p.held) + lanes
         p.divisors_at = p.out_at + (p.h.cells if p.doubled_h else p.h.block) * p.held + lanes
         p.twin = up(p.divisors_at + divisors, lanes)
         return p.twin * self.itemsize * (2 if p.take == TAKE_PLACE else 1)
@@ -182,7 +196,7 @@ cdef class Forward(Problem):
         p.residue = self.table(self.residues)
         p.tap_h = self.table(k * p.h.dilation * p.held for k in range(p.h.kernel))
         if p.in_place:
-            p.tap_w = self.table(w * self.cell for w in columns)
+            p.tap_w = self.table(columns)
         elif not p.doubled_w:
             p.tap_w = self.table(self.residues.index(w % p.w.stride) * p.phase + w // p.w.stride * p.width
                                  for w in columns)
@@ -238,8 +252,9 @@ cdef void count_strides(Slide *s) noexcept:
 cdef class Scatter(Problem):
     """What scatters the gradient of outputs to rows of cells, of a plane or of all channels; without scratch."""
 
-    def __init__(self, window, Py_ssize_t itemsize, Py_ssize_t channels, int take, Py_ssize_t cell):
-        Problem.__init__(self, window, itemsize, channels, take, cell)
+    def __init__(self, window, Py_ssize_t itemsize, Py_ssize_t channels, int take, bint adjacent,
+                 bint dense):
+        Problem.__init__(self, window, itemsize, channels, take, adjacent, dense)
         self.region_bytes = itemsize * self.p.width * self.p.h.block * self.p.w.size
 
     cdef int begin(self) except -1:
@@ -263,16 +278,35 @@ cdef class Scatter(Problem):
         return 0
 
 
+cdef class Tiles(Problem):
+    """What finds the maxima of 2 x 2 windows again, by pairs of rows of a plane or of all channels; without scratch."""
+
+    cdef int begin(self) except -1:
+        self.p.width, self.p.h.all = self.p.channels, (self.p.h.size + 1) // 2
+        return 0
+
+    cdef int cut(self) except -1:
+        cdef Pool *p = &self.p
+        p.w.block = p.w.all
+        p.h.block = _evenly(p.h.all, CHUNK_BYTES // (4 * p.w.size * p.width * self.itemsize))
+        self.scratch_bytes = 64
+        return 0
+
+    cdef int set_taps(self) except -1:
+        return 0
+
+
 @lru_cache(MOST_PROBLEMS)
-def _problem(kind, window, itemsize, channels, take, cell, with_padding, lanes):
-    return kind(window, itemsize, channels, take, cell).set_tables(window, with_padding)
+def _problem(kind, window, itemsize, channels, take, adjacent, dense, with_padding, lanes):
+    return kind(window, itemsize, channels, take, adjacent, dense).set_tables(window, with_padding)
 
 
 cdef Problem problem_of(kind, window, View x, int take, bint with_padding):
     """What is known of a problem, whatever the number of images, for the instruction set in use."""
     cdef Py_ssize_t channels = x.shape[1] if x.step[1] == 1 else 1
-    cdef Py_ssize_t cell = x.step[3] if channels > 1 or x.step[3] == 1 else 0
-    return _problem(kind, window, x.buffer.itemsize, channels, take, cell, with_padding, kernels_for("float32").lanes)
+    cdef bint adjacent = x.step[3] == 1, dense = adjacent and x.step[2] == x.shape[3]
+    return _problem(kind, window, x.buffer.itemsize, channels, take, adjacent, dense, with_padding,
+                    kernels_for("float32").lanes)
 
 
 def why_not(window):
@@ -280,7 +314,7 @@ def why_not(window):
     cdef Problem forward, gradient
     if is_whole(window):
         return None
-    forward, gradient = Forward(window, 8, 1, TAKE_PLACE, 0), Gradient(window, 8, 1, TAKE_SUM, 0)
+    forward, gradient = Forward(window, 8, 1, TAKE_PLACE, 0, 0), Gradient(window, 8, 1, TAKE_SUM, 0, 0)
     if max(forward.scratch_bytes, gradient.scratch_bytes) > MOST_SCRATCH:
         return "the rows that a window sees are too many or too long for the scratch"
     return None
@@ -293,8 +327,19 @@ cdef bint is_whole(window) except -1:
             and h.reach == h.kernel == h.size and w.reach == w.kernel == w.size)
 
 
-def places(window):
-    """Return the dtype of the places of maxima that forward leaves for the backward pass."""
+cdef bint tiles(window, bint by_pixels, Py_ssize_t channels) except -1:
+    """Whether maxima are found again by the backward pass: in windows of 2 x 2 cells side by side, with full vectors."""
+    for axis in window:
+        if not (axis.kernel == axis.stride == 2 and axis.dilation == 1 and axis.pad_before == 0
+                and 2 * axis.output <= axis.size):
+            return False
+    return not by_pixels or channels >= MANY_CHANNELS
+
+
+def places(window, layout, Py_ssize_t channels):
+    """Return the dtype of the places of maxima that forward leaves for the backward pass, or None."""
+    if tiles(window, layout == "NHWC", channels) and not is_whole(window):
+        return None
     return np.int64 if is_whole(window) or window.h.kernel * window.w.kernel > MOST_BYTE else np.uint8
 
 
@@ -385,10 +430,14 @@ TIES = {"first": TIES_FIRST, "all": TIES_ALL, "split": TIES_SPLIT}
 def max_pool_gradient(window, x_nchw, dy_nchw, places_nchw, ties, dx_nchw):
     """Set dx, which is contiguous, to each window's gradient, at its first maximum or all cells equal to it."""
     cdef View x = View(x_nchw), dy = View(dy_nchw), dx = View(dx_nchw)
-    cdef Problem problem = problem_of(Scatter, window, dx, TAKE_PLACE, False)
+    cdef bint again = tiles(window, dx.step[1] == 1, dx.shape[1]) and not is_whole(window)
+    cdef Problem problem = problem_of(Tiles if again else Scatter, window, dx, TAKE_PLACE, False)
     cdef Pool p = problem.p
     cdef Py_ssize_t rows
     p.seen, p.seen_at, p.ties = x.data, places_of(x), TIES[ties]
+    if again:
+        compute(problem, problem.kernels.pool_tiles, &p, dx, dy, None)
+        return
     rows = max(1, OUTPUTS_AT_ONCE // (dy.shape[3] * p.width * (1 if p.ties == TIES_FIRST else window.h.kernel)))
     for first in range(0, dy.shape[2], rows):
         p.row, p.end_row, p.zero = first, min(dy.shape[2], first + rows), first == 0

@@ -168,7 +168,8 @@ enum { MOST_BYTE = 256 }; /* places that a byte tells apart */
 
 typedef struct {
     int take, doubled_h, doubled_w; /* many taps are taken by doubling, and columns not cut into phases then */
-    int in_place; /* rows are joined where they are: they fill vectors, and have a stride of 1 or 2 or cells that do */
+    int in_place; /* rows are joined where they are: they fill vectors, and have a stride of 1 or 2 or cells that do, */
+    int direct; /* and these the whole window at once */
     Slide h, w;
     ptrdiff_t channels, width, blocks; /* C, in so many blocks of `width` (the last may be less) that make one cell */
     void *x, *y; /* or dx and dy */
@@ -256,10 +257,12 @@ typedef struct {
                       double *products);
     /* y = t + shift, backward t * factor + shift + dy * dy_factor. */
     void (*norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1);
-    /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells, gathered; */
+    /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells: of averages, gathered; of
+       maxima, scattered, or for windows of 2 x 2 found again; */
     void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
+    void (*pool_tiles)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     /* and for places q0 to q0 + count - 1 of each of C channels of an image the first maximum, or a number to be put
        there, the image being contiguous. */
     void (*channel_maxima)(const Places *p, const void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, void *best,

@@ -6,9 +6,11 @@
    and a vector may reach from one into the next.
 
      for image, for block of channels, for band, for strip               regions, in parallel
-       for some rows of cells                                            copied: phase by phase
+       for some rows of cells                                            copied phase by phase, or in place
          for vector, for kw                                              one number for each row of each window
        for vector, for kh                                                outputs, which are then put where they belong
+
+   Small windows of pixels with a vector of channels, or more, are taken at once.
 
    Rows go first, so that of equal cells the first in memory wins, down to the sign of a zero. Many taps that lie close
    are taken by doubling: windows of 2n cells from two of n. Nothing runs on from window to window, so that a sum does
@@ -53,38 +55,44 @@ ALWAYS void NAME(take)(const int take, Vector *best, Mask *place, Vector next, M
 #define ODDS 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define HALVES 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
 #elif LANE_COUNT == 8
 #define EVENS 0, 2, 4, 6, 8, 10, 12, 14
 #define ODDS 1, 3, 5, 7, 9, 11, 13, 15
 #define LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define HALVES 0, 1, 2, 3, 8, 9, 10, 11
 #elif LANE_COUNT == 4
 #define EVENS 0, 2, 4, 6
 #define ODDS 1, 3, 5, 7
 #define LOW 0, 4, 1, 5
 #define HIGH 2, 6, 3, 7
+#define HALVES 0, 1, 4, 5
 #else
 #define EVENS 0, 2
 #define ODDS 1, 3
 #define LOW 0, 2
 #define HIGH 1, 3
+#define HALVES 0, 2
 #endif
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #endif
 
-/* Of two vectors of neighbours every second number, from the first on or from the one after it. */
-ALWAYS Vector NAME(second)(const T *from, const int odd)
+/* Of two vectors every second number, from the first on or from the one after it. */
+ALWAYS Vector NAME(second_of)(const T *from, const T *next, const int odd)
 {
 #if defined(SHUFFLE)
-    const Vector a = NAME(load)(from), b = NAME(load)(from + LANES);
+    const Vector a = NAME(load)(from), b = NAME(load)(next);
     return odd ? SHUFFLE(a, b, ODDS) : SHUFFLE(a, b, EVENS);
 #else
     T numbers[LANES];
     for (ptrdiff_t lane = 0; lane < LANES; lane++)
-        numbers[lane] = from[2 * lane + odd];
+        numbers[lane] = 2 * lane < LANES ? from[2 * lane + odd] : next[2 * lane + odd - LANES];
     return NAME(load)(numbers);
 #endif
 }
+
+ALWAYS Vector NAME(second)(const T *from, const int odd) { return NAME(second_of)(from, from + LANES, odd); }
 
 /* Every second number; nothing after the last is read. */
 ALWAYS void NAME(pick_second)(T *restrict to, const T *restrict from, ptrdiff_t count)
@@ -101,15 +109,44 @@ ALWAYS void NAME(pick_second)(T *restrict to, const T *restrict from, ptrdiff_t 
         to[i] = from[2 * i];
 }
 
+/* The first or the last of a[0], b[0], a[1], b[1], ... */
+ALWAYS Vector NAME(woven)(Vector a, Vector b, const int last)
+{
+#if defined(SHUFFLE)
+    return last ? SHUFFLE(a, b, HIGH) : SHUFFLE(a, b, LOW);
+#else
+    T numbers[LANES];
+    for (ptrdiff_t lane = 0; lane < LANES; lane++) {
+        const ptrdiff_t i = (last ? LANES : 0) + lane;
+        numbers[lane] = ((const T *)(i % 2 ? &b : &a))[i / 2];
+    }
+    return NAME(load)(numbers);
+#endif
+}
+
+/* The first halves of two vectors. */
+ALWAYS Vector NAME(halves)(const T *from, const T *next)
+{
+#if defined(SHUFFLE)
+    const Vector a = NAME(load)(from), b = NAME(load)(next);
+    return SHUFFLE(a, b, HALVES);
+#else
+    T numbers[LANES];
+    for (ptrdiff_t lane = 0; lane < LANES; lane++)
+        numbers[lane] = lane < LANES / 2 ? from[lane] : next[lane - LANES / 2];
+    return NAME(load)(numbers);
+#endif
+}
+
 /* to[0], to[1], ... = a[0], b[0], a[1], b[1], ... */
 ALWAYS void NAME(weave)(T *restrict to, const T *restrict a, const T *restrict b, ptrdiff_t count)
 {
     ptrdiff_t i = 0;
-#if defined(SHUFFLE)
+#if !defined(PLAIN_C)
     for (; 2 * (i + LANES) <= count; i += LANES) {
         const Vector evens = NAME(load)(a + i), odds = NAME(load)(b + i);
-        NAME(store)(to + 2 * i, SHUFFLE(evens, odds, LOW));
-        NAME(store)(to + 2 * i + LANES, SHUFFLE(evens, odds, HIGH));
+        NAME(store)(to + 2 * i, NAME(woven)(evens, odds, 0));
+        NAME(store)(to + 2 * i + LANES, NAME(woven)(evens, odds, 1));
     }
 #endif
     for (; 2 * i + 1 < count; i++) {
@@ -125,33 +162,51 @@ ALWAYS void NAME(weave)(T *restrict to, const T *restrict a, const T *restrict b
 #undef ODDS
 #undef LOW
 #undef HIGH
+#undef HALVES
 
-/* to[i] = what is taken of from[offset[k] + i] over the taps k; what comes after `count` up to the end of a vector is
-   written too, or (within) the last vector overlaps the one before. Places lie `twin` numbers after what they are the
-   places of, and `apart` for each tap is added to them; those of cells (leaves) are all `first`. */
-ALWAYS void NAME(join_taps)(const int take, const int leaves, const ptrdiff_t taps, const T *from,
-                            const ptrdiff_t *offset, ptrdiff_t first, ptrdiff_t apart, ptrdiff_t twin, T *to,
-                            T *places, ptrdiff_t count, int within)
+/* What is taken together: of numbers from[offset[k] + i] over the taps k, for so many i and rows of them. What comes after
+   `count` up to the end of a vector is written too, or (within) the last vector overlaps the one before. Places lie
+   `twin` numbers after what they are the places of, and `apart` for each tap is added to them; those of cells (leaves)
+   are all `first`. Sums are divided by counts[row] * divisors[i], unless there are none. */
+typedef struct {
+    ptrdiff_t taps;
+    const ptrdiff_t *offset;
+    ptrdiff_t first, apart, twin;
+    int leaves, within;
+    ptrdiff_t count, rows, from_row, to_row; /* rows of places follow each other */
+    const double *counts;
+    const T *divisors;
+} NAME(Join);
+
+ALWAYS void NAME(join_taps)(const int take, const int leaves, const ptrdiff_t taps, const NAME(Join) *join,
+                            const T *from, T *to, T *places)
 {
-    for (ptrdiff_t i = 0; i < count; i += LANES) {
-        if (within && i > count - LANES)
-            i = count - LANES;
-        const T *tap = from + offset[0] + i;
-        Vector best = NAME(load)(tap);
-        Mask place = NAME(spread_place)(first);
-        if (take == TAKE_PLACE && !leaves)
-            place += *(const Mask *)(tap + twin);
-        for (ptrdiff_t k = 1; k < taps; k++) {
-            tap = from + offset[k] + i;
-            Mask next = NAME(spread_place)(first + k * apart);
+    const ptrdiff_t count = join->count, first = join->first, apart = join->apart, twin = join->twin;
+    const ptrdiff_t *offset = join->offset, rows = join->rows, from_row = join->from_row, to_row = join->to_row;
+    const T *divisors = join->divisors;
+    const int within = join->within;
+    for (ptrdiff_t row = 0; row < rows; row++, from += from_row, to += to_row, places += count)
+        for (ptrdiff_t i = 0; i < count; i += LANES) {
+            if (within && i > count - LANES)
+                i = count - LANES;
+            const T *tap = from + offset[0] + i;
+            Vector best = NAME(load)(tap);
+            Mask place = NAME(spread_place)(first);
             if (take == TAKE_PLACE && !leaves)
-                next += *(const Mask *)(tap + twin);
-            NAME(take)(take, &best, &place, NAME(load)(tap), next);
+                place += *(const Mask *)(tap + twin);
+            for (ptrdiff_t k = 1; k < taps; k++) {
+                tap = from + offset[k] + i;
+                Mask next = NAME(spread_place)(first + k * apart);
+                if (take == TAKE_PLACE && !leaves)
+                    next += *(const Mask *)(tap + twin);
+                NAME(take)(take, &best, &place, NAME(load)(tap), next);
+            }
+            if (take == TAKE_SUM && divisors)
+                best /= NAME(spread)((T)join->counts[row]) * NAME(load)(divisors + i);
+            NAME(store)(to + i, best);
+            if (take == TAKE_PLACE)
+                *(Mask *)(places + i) = place;
         }
-        NAME(store)(to + i, best);
-        if (take == TAKE_PLACE)
-            *(Mask *)(places + i) = place;
-    }
 }
 
 /* The same for windows two cells apart, through taps 0, 1, ... */
@@ -183,17 +238,15 @@ ALWAYS void NAME(join_pairs)(const int take, const ptrdiff_t taps, const T *from
     }
 
 /* Both compiled for what is taken, and for two and three taps. */
-static void NAME(join)(int take, int leaves, ptrdiff_t taps, const T *from, const ptrdiff_t *offset, ptrdiff_t first,
-                       ptrdiff_t apart, ptrdiff_t twin, T *to, T *places, ptrdiff_t count, int within)
+static void NAME(join)(int take, const NAME(Join) *join, const T *from, T *to, T *places)
 {
 #define JOIN_TAPS(take, leaves)                                                                                       \
-    TWO_THREE_OR_MORE(taps, NAME(join_taps)(take, leaves, TAPS, from, offset, first, apart, twin, to, places, count,  \
-                                            within))
+    TWO_THREE_OR_MORE(join->taps, NAME(join_taps)(take, leaves, TAPS, join, from, to, places))
     if (take == TAKE_SUM) {
         JOIN_TAPS(TAKE_SUM, 1)
     } else if (take == TAKE_MAX) {
         JOIN_TAPS(TAKE_MAX, 1)
-    } else if (leaves) {
+    } else if (join->leaves) {
         JOIN_TAPS(TAKE_PLACE, 1)
     } else {
         JOIN_TAPS(TAKE_PLACE, 0)
@@ -223,13 +276,17 @@ static void NAME(join_by_doubling)(int take, ptrdiff_t taps, T *from, ptrdiff_t 
     for (ptrdiff_t cells = 1;; cells *= 2) {
         if (taps & cells) {
             const ptrdiff_t both[2] = {done ? 0 : from - total, from - total + done * step};
-            NAME(join)(take, 0, done ? 2 : 1, total, both, 0, done * apart, twin, total, total + twin, outputs, 0);
+            const NAME(Join) more = {.taps = done ? 2 : 1, .offset = both, .apart = done * apart, .twin = twin,
+                                     .count = outputs, .rows = 1};
+            NAME(join)(take, &more, total, total, total + twin);
             done += cells;
         }
         if (done == taps)
             return;
         const ptrdiff_t next[2] = {0, cells * step};
-        NAME(join)(take, 0, 2, from, next, 0, cells * apart, twin, from, from + twin, size - cells * step, 0);
+        const NAME(Join) twice = {.taps = 2, .offset = next, .apart = cells * apart, .twin = twin,
+                                  .count = size - cells * step, .rows = 1};
+        NAME(join)(take, &twice, from, from, from + twin);
     }
 }
 
@@ -334,74 +391,155 @@ static void NAME(pool_lines)(const Pool *p, const NAME(Area) *r, ptrdiff_t h, pt
     }
 }
 
-/* What the windows of columns from `column` to `end` take of a row, of which they see cells outside of the image. */
+/* What the windows of columns from `column` to `end` take of a row of a plane, of which they see cells outside of it. */
 static void NAME(join_edge)(const Pool *p, const NAME(Area) *r, const T *row, ptrdiff_t column, ptrdiff_t end, T *to)
 {
     for (; column < end; column++) {
         const ptrdiff_t left = (r->column + column) * p->w.stride - p->w.before;
         const ptrdiff_t first = NAME(clip)(NAME(ceiling)(-left, p->w.dilation), p->w.kernel);
         const ptrdiff_t taps = NAME(clip)(NAME(ceiling)(p->w.size - left, p->w.dilation), p->w.kernel) - first;
-        for (ptrdiff_t c = 0; c < r->channels; c++) {
-            const T *cell = row + (left + first * p->w.dilation) * p->x_at.cell + c;
-            T best = *cell;
-            ptrdiff_t place = first;
-            for (ptrdiff_t k = 1; k < taps; k++) {
-                const T next = cell[k * p->w.dilation * p->x_at.cell];
-                if (p->take == TAKE_SUM)
-                    best += next;
-                else if (NAME(is_later)(best, next)) {
-                    best = next;
-                    place = first + k;
-                }
+        const T *cell = row + left + first * p->w.dilation;
+        T best = *cell;
+        ptrdiff_t place = first;
+        for (ptrdiff_t k = 1; k < taps; k++) {
+            const T next = cell[k * p->w.dilation];
+            if (p->take == TAKE_SUM)
+                best += next;
+            else if (NAME(is_later)(best, next)) {
+                best = next;
+                place = first + k;
             }
-            to[column * p->width + c] = p->take == TAKE_SUM ? best + 0 : best; /* + the padding */
-            if (p->take == TAKE_PLACE)
-                ((INTEGER *)(to + p->twin))[column * p->width + c] = (INTEGER)place;
         }
+        to[column] = p->take == TAKE_SUM ? best + 0 : best; /* + the padding */
+        if (p->take == TAKE_PLACE)
+            ((INTEGER *)(to + p->twin))[column] = (INTEGER)place;
     }
 }
 
-/* The same for a row of the image in place. */
+/* The same for all columns, row being where it is. */
 static void NAME(join_in_place)(const Pool *p, const NAME(Area) *r, const T *row, T *to)
 {
-    const ptrdiff_t stride = p->w.stride, left = r->column * stride - p->w.before;
-    const ptrdiff_t reach = p->w.reach + (p->width == 1 && stride == 2), step = stride * p->x_at.cell;
+    const ptrdiff_t stride = p->w.stride, left = r->column * stride - p->w.before, reach = p->w.reach + (stride == 2);
     const ptrdiff_t first = NAME(clip)(NAME(ceiling)(-left, stride), r->columns);
     ptrdiff_t end = NAME(clip)((p->w.size - reach - left) / stride + 1, r->columns);
-    const T *from = row + left * p->x_at.cell + first * step;
-    T *inner = to + first * p->width;
-    if (left + reach > p->w.size || end < first || (p->width == 1 && end - first < LANES))
+    if (left + reach > p->w.size || end - first < LANES)
         end = first;
+    const T *from = row + left + first * stride;
+    const NAME(Join) inner = {.taps = p->w.kernel, .offset = p->tap_w, .apart = 1, .leaves = 1, .within = 1,
+                              .count = end - first, .rows = 1};
     NAME(join_edge)(p, r, row, 0, first, to);
-    if (p->width == 1 && stride == 2 && end > first)
-        NAME(join_seconds)(p->take, p->w.kernel, from, inner, inner + p->twin, end - first);
-    else if (step == p->width && end > first)
-        NAME(join)(p->take, 1, p->w.kernel, from, p->tap_w, 0, 1, 0, inner, inner + p->twin, (end - first) * p->width, 1);
-    else
-        for (ptrdiff_t j = first; j < end; j++, from += step, inner += p->width)
-            NAME(join)(p->take, 1, p->w.kernel, from, p->tap_w, 0, 1, 0, inner, inner + p->twin, r->channels, 1);
+    if (end > first && stride == 2)
+        NAME(join_seconds)(p->take, p->w.kernel, from, to + first, to + first + p->twin, end - first);
+    else if (end > first)
+        NAME(join)(p->take, &inner, from, to + first, to + first + p->twin);
     NAME(join_edge)(p, r, row, end, r->columns, to);
+}
+
+/* What a window of rows x taps pixels takes of each of at least a vector of channels; `place` is that of its first cell.
+   Sums end with `padding`: zeros that are seen change -0 to 0. */
+ALWAYS void NAME(take_window)(const Pool *p, const int take, const ptrdiff_t rows, const ptrdiff_t taps, const T *from,
+                              ptrdiff_t place, T padding, T divisor, ptrdiff_t channels, T *to, T *places)
+{
+    const ptrdiff_t row = p->h.dilation * p->x_at.row, cell = p->w.dilation * p->x_at.cell;
+    for (ptrdiff_t c = 0; c < channels; c += LANES) {
+        if (c > channels - LANES)
+            c = channels - LANES;
+        Vector best;
+        Mask best_place = NAME(spread_place)(place);
+        for (ptrdiff_t kh = 0; kh < rows; kh++) {
+            const T *tap = from + kh * row + c;
+            Vector of_row = NAME(load)(tap);
+            Mask row_place = NAME(spread_place)(place + kh * p->w.kernel);
+            for (ptrdiff_t kw = 1; kw < taps; kw++)
+                NAME(take)(take, &of_row, &row_place, NAME(load)(tap + kw * cell),
+                           NAME(spread_place)(place + kh * p->w.kernel + kw));
+            if (kh == 0)
+                best = of_row;
+            else
+                NAME(take)(take, &best, &best_place, of_row, row_place);
+            if (kh == 0)
+                best_place = row_place;
+        }
+        if (take == TAKE_SUM)
+            best += NAME(spread)(padding);
+        if (take == TAKE_SUM && divisor != 1)
+            best /= NAME(spread)(divisor);
+        NAME(store)(to + c, best);
+        if (take == TAKE_PLACE)
+            *(Mask *)(places + c) = best_place;
+    }
+}
+
+/* The same for each column of a region, through `rows` rows of taps from row h of the image on, the kh-th of them; sums
+   are divided by columns' counts times `count`, unless that is 0. */
+ALWAYS void NAME(take_pixels)(const Pool *p, const int take, const NAME(Area) *r, ptrdiff_t h, ptrdiff_t kh,
+                              ptrdiff_t rows, int clipped, T count, T *to, T *places)
+{
+    const T *row = (const T *)p->x + r->image * p->x_at.image + r->channel * p->x_at.channel + h * p->x_at.row;
+    ptrdiff_t left = r->column * p->w.stride - p->w.before;
+    for (ptrdiff_t j = 0; j < r->columns; j++, left += p->w.stride, to += p->width, places += p->width) {
+        ptrdiff_t kw = 0, taps = p->w.kernel;
+        if (left < 0 || left + p->w.reach > p->w.size) {
+            kw = left < 0 ? NAME(ceiling)(-left, p->w.dilation) : 0;
+            taps = NAME(clip)(NAME(ceiling)(p->w.size - left, p->w.dilation), taps) - kw;
+        }
+        const T *from = row + (left + kw * p->w.dilation) * p->x_at.cell;
+        const T padding = clipped || taps < p->w.kernel ? (T)0 : -(T)0;
+        const T divisor = count != 0 ? count * (T)p->columns[r->column + j] : 1;
+        const ptrdiff_t place = kh * p->w.kernel + kw;
+        if (rows == 2 && taps == 2)
+            NAME(take_window)(p, take, 2, 2, from, place, padding, divisor, r->channels, to, places);
+        else if (rows == 3 && taps == 3)
+            NAME(take_window)(p, take, 3, 3, from, place, padding, divisor, r->channels, to, places);
+        else
+            NAME(take_window)(p, take, rows, taps, from, place, padding, divisor, r->channels, to, places);
+    }
+}
+
+static void NAME(take_row)(const Pool *p, const NAME(Area) *r, ptrdiff_t h, ptrdiff_t kh, ptrdiff_t rows, int clipped,
+                           T count, T *to, T *places)
+{
+    if (p->take == TAKE_SUM)
+        NAME(take_pixels)(p, TAKE_SUM, r, h, kh, rows, clipped, count, to, places);
+    else if (p->take == TAKE_MAX)
+        NAME(take_pixels)(p, TAKE_MAX, r, h, kh, rows, clipped, count, to, places);
+    else
+        NAME(take_pixels)(p, TAKE_PLACE, r, h, kh, rows, clipped, count, to, places);
+}
+
+/* What windows take of `rows` rows of the region's cells where they are, from row h of the image on. */
+static void NAME(pool_rows_in_place)(const Pool *p, const NAME(Area) *r, ptrdiff_t h, ptrdiff_t rows, T *to)
+{
+    const T *row = (const T *)p->x + r->image * p->x_at.image + r->channel * p->x_at.channel + h * p->x_at.row;
+    if (p->group > 1 && rows * r->columns >= LANES) {
+        NAME(join_seconds)(p->take, p->w.kernel, row, to, to + p->twin, rows * r->columns);
+        return;
+    }
+    for (; rows > 0; rows--, h++, row += p->x_at.row, to += p->held)
+        if (h < 0 || h >= p->h.size)
+            NAME(fill)(to, p->take == TAKE_SUM ? 0 : -(T)INFINITY, p->held);
+        else if (p->width == 1)
+            NAME(join_in_place)(p, r, row, to);
+        else
+            NAME(take_row)(p, r, h, 0, 1, 0, 0, to, to + p->twin);
 }
 
 /* For each row of the region's cells what each window takes of it. */
 static void NAME(pool_rows)(const Pool *p, const NAME(Area) *r, T *lines, T *held)
 {
     const ptrdiff_t all = (r->rows - 1) * p->h.stride + p->h.reach, top = r->row * p->h.stride - p->h.before;
-    const T *image = (const T *)p->x + r->image * p->x_at.image + r->channel * p->x_at.channel;
     for (ptrdiff_t row = 0; row < all; row += p->group) {
         const ptrdiff_t rows = NAME(clip)(all - row, p->group);
         T *to = held + row * p->held;
         if (p->in_place) {
-            const ptrdiff_t h = top + row;
-            if (h < 0 || h >= p->h.size)
-                NAME(fill)(to, p->take == TAKE_SUM ? 0 : -(T)INFINITY, p->held);
-            else
-                NAME(join_in_place)(p, r, image + h * p->x_at.row, to);
+            NAME(pool_rows_in_place)(p, r, top + row, rows, to);
             continue;
         }
         NAME(pool_lines)(p, r, top + row, rows, lines);
         if (!p->doubled_w) {
-            NAME(join)(p->take, 1, p->w.kernel, lines, p->tap_w, 0, 1, 0, to, to + p->twin, rows * p->line, 0);
+            const NAME(Join) join = {.taps = p->w.kernel, .offset = p->tap_w, .apart = 1, .leaves = 1,
+                                     .count = rows * p->line, .rows = 1};
+            NAME(join)(p->take, &join, lines, to, to + p->twin);
             continue;
         }
         T *total = lines + p->phase;
@@ -473,26 +611,52 @@ static void NAME(divide)(T *restrict numbers, T count, const T *restrict divisor
         numbers[i] /= count * divisors[i];
 }
 
-/* One row of outputs, from `held`: joined where it belongs if that is in one piece, else in the scratch, or (ready) there
-   already. */
-static void NAME(put_outputs)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, int ready, const T *held, T *out,
-                              const T *divisors)
+/* One row of outputs from windows of pixels, without a detour. */
+static void NAME(pool_pixels)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, T *to, T *places)
+{
+    const ptrdiff_t top = row * p->h.stride - p->h.before;
+    ptrdiff_t kh = 0, rows = p->h.kernel;
+    if (top < 0 || top + p->h.reach > p->h.size) {
+        kh = top < 0 ? NAME(ceiling)(-top, p->h.dilation) : 0;
+        rows = NAME(clip)(NAME(ceiling)(p->h.size - top, p->h.dilation), rows) - kh;
+    }
+    NAME(take_row)(p, r, top + kh * p->h.dilation, kh, rows, rows < p->h.kernel,
+                   p->take == TAKE_SUM ? (T)p->rows[row] : 0, to, places);
+}
+
+/* The region's rows of outputs: made where they belong if those are in one piece, else in the scratch. */
+static void NAME(pool_region)(const Pool *p, const NAME(Area) *r, T *held, T *out, const T *divisors)
 {
     const Places *at = &p->y_at;
     const ptrdiff_t size = r->columns * p->width;
-    const int whole = at->cell == p->width && at->channel == 1 && r->channels == p->width;
-    T *y = (T *)p->y + r->image * at->image + r->channel * at->channel + (r->row + row) * at->row +
-           r->column * at->cell;
-    T *to = (p->width == 1 ? at->cell == 1 : whole) && !ready && size >= LANES ? y : out;
-    if (!ready)
-        NAME(join)(p->take, 0, p->h.kernel, held, p->tap_h, 0, p->w.kernel, p->twin, to, out + p->twin, size, to == y);
-    if (p->take == TAKE_SUM)
-        NAME(divide)(to, (T)p->rows[r->row + row], divisors, size);
-    if (to != y)
-        NAME(lay_cells)(y, at->cell, at->channel, out, p->width, 1, r->channels, r->columns);
-    if (p->take == TAKE_PLACE) {
-        NAME(mend_places)(p, r, row, to, (INTEGER *)(out + p->twin));
-        NAME(put_places)(p, r, row, (const INTEGER *)(out + p->twin));
+    const int whole = at->cell == p->width && (p->width == 1 || (at->channel == 1 && r->channels == p->width));
+    T *y = (T *)p->y + r->image * at->image + r->channel * at->channel + r->row * at->row + r->column * at->cell;
+    T *to = whole && !p->doubled_h && size >= LANES ? y : out, *places = out + p->twin;
+    const ptrdiff_t to_row = to == y ? at->row : p->doubled_h ? p->h.stride * p->held : size;
+    const ptrdiff_t place_row = p->doubled_h ? to_row : size;
+    const NAME(Join) join = {.taps = p->h.kernel, .offset = p->tap_h, .apart = p->w.kernel, .twin = p->twin,
+                             .within = size >= LANES, .count = size, .rows = r->rows,
+                             .from_row = p->h.stride * p->held, .to_row = to_row, .counts = p->rows + r->row,
+                             .divisors = p->take == TAKE_SUM ? divisors : NULL};
+    if (p->doubled_h)
+        NAME(join_by_doubling)(p->take, p->h.kernel, held, p->h.dilation * p->held, p->w.kernel, p->twin, out,
+                               ((r->rows - 1) * p->h.stride + p->h.reach) * p->held);
+    else if (!p->direct)
+        NAME(join)(p->take, &join, held, to, places);
+    else
+        for (ptrdiff_t i = 0; i < r->rows; i++)
+            NAME(pool_pixels)(p, r, r->row + i, to + i * to_row, places + i * size);
+    for (ptrdiff_t i = 0; p->doubled_h && p->take == TAKE_SUM && i < r->rows; i++)
+        NAME(divide)(out + i * to_row, (T)p->rows[r->row + i], divisors, size);
+    if (to == out && whole && to_row == size && at->row == size)
+        NAME(copy)(y, out, r->rows * size);
+    else
+        for (ptrdiff_t i = 0; to == out && i < r->rows; i++)
+            NAME(lay_cells)(y + i * at->row, at->cell, at->channel, out + i * to_row, p->width, 1, r->channels,
+                            r->columns);
+    for (ptrdiff_t i = 0; p->take == TAKE_PLACE && i < r->rows; i++) {
+        NAME(mend_places)(p, r, i, to + i * to_row, (INTEGER *)(places + i * place_row));
+        NAME(put_places)(p, r, i, (const INTEGER *)(places + i * place_row));
     }
 }
 
@@ -501,18 +665,11 @@ static void NAME(pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scra
     T *lines = scratch, *held = lines + p->held_at, *out = lines + p->out_at, *divisors = lines + p->divisors_at;
     for (; first < end; first++) {
         const NAME(Area) r = NAME(area)(p, first);
-        const int together = p->doubled_h || (p->h.stride == 1 && r.columns * p->width < 2 * LANES);
-        const ptrdiff_t step = p->doubled_h ? p->h.stride * p->held : p->held;
-        NAME(pool_rows)(p, &r, lines, held);
-        if (p->doubled_h)
-            NAME(join_by_doubling)(p->take, p->h.kernel, held, p->h.dilation * p->held, p->w.kernel, p->twin, out,
-                                   ((r.rows - 1) * p->h.stride + p->h.reach) * p->held);
-        else if (together)
-            NAME(join)(p->take, 0, p->h.kernel, held, p->tap_h, 0, p->w.kernel, p->twin, out, out + p->twin,
-                       r.rows * p->held, 0);
-        NAME(pool_divisors)(p, r.column, r.columns, divisors);
-        for (ptrdiff_t i = 0; i < r.rows; i++)
-            NAME(put_outputs)(p, &r, i, together, held + i * p->h.stride * p->held, out + i * step, divisors);
+        if (!p->direct) {
+            NAME(pool_rows)(p, &r, lines, held);
+            NAME(pool_divisors)(p, r.column, r.columns, divisors);
+        }
+        NAME(pool_region)(p, &r, held, out, divisors);
     }
 }
 
@@ -565,14 +722,17 @@ static void NAME(gradient_phases)(const Pool *p, const NAME(Area) *r, ptrdiff_t 
                                   T *phases)
 {
     const ptrdiff_t first = p->first_h[phase], taps = p->first_h[phase + 1] - first, count = r->rows * p->line;
+    NAME(Join) join = {.taps = taps, .offset = p->tap_h + first, .count = count, .rows = 1};
     if (taps)
-        NAME(join)(TAKE_SUM, 1, taps, lines, p->tap_h + first, 0, 0, 0, columns, columns, count, 0);
+        NAME(join)(TAKE_SUM, &join, lines, columns, columns);
     for (ptrdiff_t other = 0; other < p->w.stride; other++, phases += p->phase) {
         const ptrdiff_t first_w = p->first_w[other], taps_w = p->first_w[other + 1] - first_w;
+        join.taps = taps_w;
+        join.offset = p->tap_w + first_w;
         if (taps * taps_w == 0)
             NAME(fill)(phases, 0, count);
         else
-            NAME(join)(TAKE_SUM, 1, taps_w, columns, p->tap_w + first_w, 0, 0, 0, phases, phases, count, 0);
+            NAME(join)(TAKE_SUM, &join, columns, phases, phases);
     }
 }
 
@@ -733,6 +893,188 @@ static void NAME(pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, vo
             else
                 NAME(scatter_indices)(p, &r, p->indices + place, dy, dx + r.row * line);
         }
+    }
+}
+
+/* The gradients of the four cells of windows, of which `cell` were the numbers. */
+ALWAYS void NAME(share_tile)(const int ties, Vector *cell, Vector gradient)
+{
+    const Vector nothing = NAME(spread)(0);
+    const Mask right[2] = {NAME(later)(cell[0], cell[1]), NAME(later)(cell[2], cell[3])};
+    const Vector top = NAME(choose)(right[0], cell[1], cell[0]), bottom = NAME(choose)(right[1], cell[3], cell[2]);
+    const Mask below = NAME(later)(top, bottom);
+    if (ties == TIES_FIRST) {
+        const Vector of_row[2] = {NAME(choose)(below, nothing, gradient), NAME(choose)(below, gradient, nothing)};
+        for (int k = 0; k < 4; k++)
+            cell[k] = k % 2 ? NAME(choose)(right[k / 2], of_row[k / 2], nothing)
+                            : NAME(choose)(right[k / 2], nothing, of_row[k / 2]);
+        return;
+    }
+    const Vector best = NAME(choose)(below, bottom, top);
+    Vector equal = nothing;
+    Mask same[4];
+    for (int k = 0; k < 4; k++) {
+        same[k] = (cell[k] == best) | ((cell[k] != cell[k]) & (best != best));
+        equal += NAME(choose)(same[k], NAME(spread)(1), nothing);
+    }
+    if (ties == TIES_SPLIT)
+        gradient /= equal;
+    for (int k = 0; k < 4; k++)
+        cell[k] = NAME(choose)(same[k], gradient, nothing);
+}
+
+enum { NAME(COPIED) = 256 }; /* windows at a time: ten times so many numbers fit the first cache */
+
+/* One row of windows from strides of any kind: cells under the same tap are copied together. Nothing is read or written
+   besides what belongs to the row. */
+static void NAME(tiles_by_copies)(const Pool *p, const T *x, const T *dy, T *dx)
+{
+    const ptrdiff_t width = NAME(clip)(p->width, NAME(COPIED)), block = NAME(COPIED) / width, line = p->w.size * p->width;
+    T cells[5][NAME(COPIED) + LANES] = {{0}};
+    for (ptrdiff_t c = 0; c < p->width; c += width)
+        for (ptrdiff_t j = 0; j < p->w.output; j += block) {
+            const ptrdiff_t channels = NAME(clip)(p->width - c, width), columns = NAME(clip)(p->w.output - j, block);
+            const T *from = x + 2 * j * p->seen_at.cell + c * p->seen_at.channel;
+            T *to = dx + 2 * j * p->width + c;
+            NAME(lay_cells)(cells[4], channels, 1, dy + j * p->y_at.cell + c * p->y_at.channel, p->y_at.cell,
+                            p->y_at.channel, channels, columns);
+            for (int k = 0; k < 4; k++)
+                NAME(lay_cells)(cells[k], channels, 1, from + k / 2 * p->seen_at.row + k % 2 * p->seen_at.cell,
+                                2 * p->seen_at.cell, p->seen_at.channel, channels, columns);
+            for (ptrdiff_t i = 0; i < columns * channels; i += LANES) {
+                Vector cell[4];
+                for (int k = 0; k < 4; k++)
+                    cell[k] = NAME(load)(cells[k] + i);
+                NAME(share_tile)(p->ties, cell, NAME(load)(cells[4] + i));
+                for (int k = 0; k < 4; k++)
+                    NAME(store)(cells[k] + i, cell[k]);
+            }
+            for (int k = 0; k < 4; k++)
+                NAME(lay_cells)(to + k / 2 * line + k % 2 * p->width, 2 * p->width, 1, cells[k], channels, 1, channels,
+                                columns);
+        }
+}
+
+/* Rows of windows in planes, two at a time where one fills no more than half a vector. With less than a vector in a row,
+   what comes after the rows is read and written too. */
+ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, int two, ptrdiff_t rows, const T *x, const T *dy, T *dx)
+{
+    const ptrdiff_t line = p->w.size, bottom = p->seen_at.row, dy_row = p->y_at.row, columns = p->w.output;
+    const ptrdiff_t next = two ? 2 * bottom : LANES, dy_next = two ? dy_row : LANES / 2, step = 1 + two;
+    const int far = columns > 2 * LANES; /* rows so long that the processor does not foresee the next pair */
+    for (ptrdiff_t i = 0; i < rows; i += step, x += step * 2 * bottom, dy += step * dy_row, dx += step * 2 * line)
+        for (ptrdiff_t j = 0; j < columns; j += LANES) {
+            if (columns >= LANES && j > columns - LANES)
+                j = columns - LANES;
+            T *to = dx + 2 * j;
+            Vector cell[4];
+            for (int k = 0; k < 4; k++) {
+                const T *from = x + k / 2 * bottom + 2 * j;
+                cell[k] = NAME(second_of)(from, from + next, k % 2);
+                if (far)
+                    PREFETCH(from + 2 * bottom + k % 2 * LANES);
+            }
+            NAME(share_tile)(ties, cell, NAME(halves)(dy + j, dy + j + dy_next));
+            const Vector after = NAME(woven)(cell[0], cell[1], 1);
+            NAME(store)(to, NAME(woven)(cell[0], cell[1], 0));
+            if (!two)
+                NAME(store)(to + LANES, after);
+            NAME(store)(to + line, NAME(woven)(cell[2], cell[3], 0));
+            if (two)
+                NAME(store)(to + 2 * line, after);
+            NAME(store)(to + line + (two ? 2 * line : LANES), NAME(woven)(cell[2], cell[3], 1));
+        }
+}
+
+/* The same where lanes are channels, a vector of them at least. */
+ALWAYS void NAME(tiles_of_pixels)(const Pool *p, const int ties, ptrdiff_t rows, const T *x, const T *dy, T *dx)
+{
+    const ptrdiff_t C = p->width, line = p->w.size * C, row = p->seen_at.row, cell = p->seen_at.cell;
+    for (ptrdiff_t i = 0; i < rows; i++, x += 2 * row, dy += p->y_at.row, dx += 2 * line)
+        for (ptrdiff_t j = 0; j < p->w.output; j++)
+            for (ptrdiff_t c = 0; c < C; c += LANES) {
+                if (c > C - LANES)
+                    c = C - LANES;
+                Vector cells[4];
+                for (int k = 0; k < 4; k++)
+                    cells[k] = NAME(load)(x + k / 2 * row + (2 * j + k % 2) * cell + c);
+                NAME(share_tile)(ties, cells, NAME(load)(dy + j * p->y_at.cell + c));
+                for (int k = 0; k < 4; k++)
+                    NAME(store)(dx + k / 2 * line + (2 * j + k % 2) * C + c, cells[k]);
+            }
+}
+
+/* Both compiled for what becomes of ties. */
+static void NAME(tiles_in_place)(const Pool *p, int two, ptrdiff_t rows, const T *x, const T *dy, T *dx)
+{
+#define TILES(ties)                                                                                                   \
+    if (p->width == 1)                                                                                                \
+        NAME(tiles_of_planes)(p, ties, two, rows, x, dy, dx);                                                         \
+    else                                                                                                              \
+        NAME(tiles_of_pixels)(p, ties, rows, x, dy, dx);
+    if (p->ties == TIES_FIRST) {
+        TILES(TIES_FIRST)
+    } else if (p->ties == TIES_ALL) {
+        TILES(TIES_ALL)
+    } else {
+        TILES(TIES_SPLIT)
+    }
+#undef TILES
+}
+
+/* Some rows of windows; x as long as dx, which may be read and written up to their ends, and dy. */
+static void NAME(tile_rows)(const Pool *p, ptrdiff_t rows, const T *x, const T *dy, const T *dy_end, T *dx, T *dx_end)
+{
+    const ptrdiff_t line = p->w.size * p->width, rest = line - 2 * p->w.output * p->width;
+    const int planes = p->width == 1 && p->seen_at.cell == 1 && p->y_at.cell == 1;
+    const int pixels = p->width >= LANES && p->width > 1 && p->seen_at.channel == 1 && p->y_at.channel == 1;
+    const int two = planes && 2 * p->w.output <= LANES;
+    ptrdiff_t in_place = planes || pixels ? rows : 0;
+    if (planes && p->w.output < LANES) {
+        while (in_place && (dx_end - dx < (2 * in_place - 1) * line + 2 * LANES ||
+                            dy_end - dy < (in_place - 1) * p->y_at.row + LANES))
+            in_place--;
+        in_place -= two && in_place % 2;
+    }
+    NAME(tiles_in_place)(p, two, in_place, x, dy, dx);
+    for (ptrdiff_t i = in_place; i < rows; i++)
+        NAME(tiles_by_copies)(p, x + 2 * i * p->seen_at.row, dy + i * p->y_at.row, dx + 2 * i * line);
+    for (ptrdiff_t i = 1; rest && i <= 2 * rows; i++)
+        NAME(fill)(dx + i * line - rest, 0, rest);
+}
+
+/* dx where windows of 2 x 2 cells tile the image from its first cell on, but for a last row or column. The maximum is
+   found again in x, which is read once as dy is, and each cell of dx is written once. dx is contiguous, and regions
+   follow each other in it.
+
+     for region: some pairs of rows of a plane, or of all channels                          all as one where they can
+       for pair of rows, for vector of windows                                                                       */
+static void NAME(pool_tiles)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
+{
+    const Places *x = &p->seen_at, *y = &p->y_at, *to = &p->x_at;
+    const ptrdiff_t line = p->w.size * p->width, dy_line = p->w.output * p->width;
+    const int rows_follow = x->cell == to->cell && x->row == to->row && y->row == dy_line;
+    const int all_follow = rows_follow && p->h.size == 2 * p->h.output && x->channel == to->channel &&
+                           x->image == to->image && y->image == p->h.output * p->w.output * p->channels &&
+                           (p->channels == p->width || y->channel == p->h.output * dy_line);
+    const NAME(Area) last = NAME(area)(p, end - 1);
+    T *dx_end = (T *)p->x + last.image * to->image + last.channel * to->channel +
+                NAME(least)(2 * (last.row + last.rows), p->h.size) * line;
+    (void)scratch;
+    for (; first < end; first++) {
+        const NAME(Area) r = NAME(area)(p, first);
+        T *dx = (T *)p->x + r.image * to->image + r.channel * to->channel + 2 * r.row * line;
+        const T *seen = (const T *)p->seen + r.image * x->image + r.channel * x->channel + 2 * r.row * x->row;
+        const T *dy = (const T *)p->y + r.image * y->image + r.channel * y->channel + r.row * y->row;
+        if (all_follow) {
+            const ptrdiff_t rows = (dx_end - dx) / (2 * line);
+            NAME(tile_rows)(p, rows, seen, dy, dy + rows * dy_line, dx, dx_end);
+            return;
+        }
+        const ptrdiff_t rows = NAME(least)(r.row + r.rows, p->h.output) - r.row, ours = rows_follow ? rows : 0;
+        const ptrdiff_t odd = NAME(least)(2 * (r.row + r.rows), p->h.size) - 2 * (r.row + rows);
+        NAME(tile_rows)(p, rows, seen, dy, dy + ours * dy_line, dx, dx + 2 * ours * line);
+        NAME(fill)(dx + 2 * rows * line, 0, odd * line);
     }
 }
 

@@ -139,6 +139,7 @@ static const Kernels NAMED_TABLE = {
     NAME(pool),
     NAME(pool_gradient),
     NAME(pool_scatter),
+    NAME(pool_tiles),
     NAME(channel_maxima),
     NAME(channel_fill),
 };
