@@ -229,6 +229,7 @@ cdef struct Product:
     const char *bias  # with room for whole panels
     char *weights
     Py_ssize_t width, panels, panel_bytes  # filters of a panel
+    Py_ssize_t matrix  # of the weights: from one of the 36 to the next
     Py_ssize_t panels_at_once, panels_of_chunk, chunks_of_panels
     Py_ssize_t first_panel, panels_now  # of the weights that there are now
     char *scratch
@@ -245,7 +246,8 @@ cdef void set_sizes(Product *job, Py_ssize_t taps, Py_ssize_t N):
     job.panels = (F + NR - 1) // NR
     job.width = min(NR, up((F + job.panels - 1) // job.panels, line))
     job.panels = (F + job.width - 1) // job.width
-    job.panel_bytes = POINTS * C * job.width * item
+    job.matrix = C * job.width | line
+    job.panel_bytes = POINTS * job.matrix * item
     job.panels_at_once = min(job.panels, max(1, WEIGHT_BYTES // job.panel_bytes))
     job.tiles = tiling_for(taps, N, job.y.at.rows, job.y.at.columns, POINTS * (job.x.row + job.width) * item)
     pieces = max(1, FEW_CHUNKS // job.tiles.chunks)
@@ -254,7 +256,7 @@ cdef void set_sizes(Product *job, Py_ssize_t taps, Py_ssize_t N):
     job.packed_bytes = up(min(PACK_CHANNELS, C) * taps * taps * job.width * item, LINE)
     tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
     job.y.row = job.y.band_row = job.width
-    job.x.matrix, job.y.matrix = tiles * job.x.row, tiles * job.y.row
+    job.x.matrix, job.y.matrix = tiles * job.x.row | line, tiles * job.y.row | line
     job.x_bytes, job.y_bytes = up(POINTS * job.x.matrix * item, LINE), up(POINTS * job.y.matrix * item, LINE)
     job.scratch_bytes = job.x_bytes + job.y_bytes + max(
         job.packed_bytes, band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.y) + up(job.width * item, LINE))
@@ -270,7 +272,7 @@ cdef void packing_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     job.kernels.pack(job.raw_weights + first * job.filter_step * item, job.filter_step, job.offset + c * taps * taps,
                      min(job.width, job.y.C - first), C * taps * taps, packed, job.width, 0)
     job.kernels.winograd_weights(taps, packed, C, job.width,
-                                 job.weights + panel * job.panel_bytes + c * job.width * item, job.x.C * job.width)
+                                 job.weights + panel * job.panel_bytes + c * job.width * item, job.matrix)
 
 
 cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
@@ -290,7 +292,7 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
         filters = min(job.width, job.y.C - first)
         for k in range(POINTS):
             a.data = v + k * job.x.matrix * item
-            b.data = job.weights + panel * job.panel_bytes + k * job.x.C * job.width * item
+            b.data = job.weights + panel * job.panel_bytes + k * job.matrix * item
             c.data = m + k * job.y.matrix * item
             job.kernels.multiply((tiles.bottom - tiles.top) * tiles.columns, min(job.width, up(filters, LINE // item)),
                                  job.x.C, a, b, c)
@@ -451,15 +453,15 @@ cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 
 cdef void set_weight_sizes(Correlation *job, Py_ssize_t taps, Py_ssize_t N):
     """Cut the weight gradient into chunks and blocks; x and dy have sizes."""
-    cdef Py_ssize_t item = job.x.item
+    cdef Py_ssize_t item = job.x.item, line = LINE // item
     cdef Py_ssize_t tile_bytes = POINTS * (job.x.row + job.dy.row) * item, block_bytes
-    job.sums_row, job.sums_matrix = job.x.row, job.dy.C * job.x.row
+    job.sums_row, job.sums_matrix = job.x.row, job.dy.C * job.x.row | line
     block_bytes = LONG_BLOCK_BYTES if POINTS * job.sums_matrix * item > MANY_SUMS_BYTES else BLOCK_BYTES
     job.tiles = tiling_for(taps, N, job.dy.at.rows, job.dy.at.columns, tile_bytes)
     job.chunk_tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
     job.chunks_at_once = max(1, min(job.tiles.chunks, block_bytes // (job.chunk_tiles * tile_bytes)))
-    job.x.matrix = job.chunks_at_once * job.chunk_tiles * job.x.row
-    job.dy.matrix = job.chunks_at_once * job.chunk_tiles * job.dy.row
+    job.x.matrix = job.chunks_at_once * job.chunk_tiles * job.x.row | line
+    job.dy.matrix = job.chunks_at_once * job.chunk_tiles * job.dy.row | line
     job.parts = (job.dy.C + BLOCK_FILTERS - 1) // BLOCK_FILTERS
     job.scratch_bytes = max(band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.dy))
 
