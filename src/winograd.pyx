@@ -58,6 +58,7 @@ cdef enum:
     ONE_BLOCK_SUMS_BYTES = 4194304
     BLOCK_FILTERS = 128  # of such a product
     KEPT_BYTES = 20971520  # of transformed cells, kept where several chunks, of other filters, need them
+    KEPT_WEIGHT_BYTES = 8388608  # of transformed weights then: they stay in the third cache
     SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
     MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
     # In multiplications of a product, of one thread; fitted to 1500 problems of every size, type and layout
@@ -266,7 +267,6 @@ cdef void set_sizes(Product *job, Py_ssize_t taps, Py_ssize_t N):
     job.panels_at_once = min(job.panels, max(1, WEIGHT_BYTES // job.panel_bytes))
     job.tiles = tiling_for(taps, N, job.y.at.rows, job.y.at.columns, POINTS * (job.x.row + job.width) * item)
     pieces = max(1, FEW_CHUNKS // job.tiles.chunks)
-    job.panels_of_chunk = (job.panels_at_once + pieces - 1) // pieces
     job.packs = (C + PACK_CHANNELS - 1) // PACK_CHANNELS
     job.packed_bytes = up(min(PACK_CHANNELS, C) * taps * taps * job.width * item, LINE)
     tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
@@ -274,8 +274,11 @@ cdef void set_sizes(Product *job, Py_ssize_t taps, Py_ssize_t N):
     job.x.matrix, job.y.matrix = tiles * job.x.row | line, tiles * job.y.row | line
     job.x_bytes, job.y_bytes = up(POINTS * job.x.matrix * item, LINE), up(POINTS * job.y.matrix * item, LINE)
     job.kept_bytes = job.tiles.chunks * job.x_bytes
-    if job.panels_of_chunk == job.panels or job.kept_bytes > KEPT_BYTES:
+    if job.panels_at_once == job.panels and min(pieces, job.panels) == 1 or job.kept_bytes > KEPT_BYTES:
         job.kept_bytes = 0
+    else:
+        job.panels_at_once = min(job.panels_at_once, max(1, KEPT_WEIGHT_BYTES // job.panel_bytes))
+    job.panels_of_chunk = (job.panels_at_once + pieces - 1) // pieces
     job.scratch_bytes = job.y_bytes + (0 if job.kept_bytes else job.x_bytes) + max(
         job.packed_bytes, band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.y) + up(job.width * item, LINE))
 
