@@ -10,6 +10,7 @@ transformed (simd/winograd.h), it needs 36 multiplications in a channel where th
 through all images, so that small images share a product. Vectors run over channels and over filters, which NHWC has
 side by side; NCHW is turned around, there and back, a chunk at a time.
 
+    turn and transform the cells of all chunks                        only if many filters need them, and they fit
     for filters whose transformed weights fit the memory
       transform the weights                                           in parallel: a panel of filters, some channels
       for chunk of tiles (and of filters, where tiles are few)        in parallel; depends on the problem only
@@ -23,7 +24,7 @@ F(5x5, 2x2), sums over the tiles:
 
     for filters whose sums fit the memory                             of one group
       for block of chunks of tiles
-        for chunk: transform the cells of x and dy                    in parallel
+        for chunk: transform the cells of x and dy                    in parallel; x once if there is one block only
         for number of 36, some filters: add the product               in parallel; filters x tiles by tiles x channels
       transform the sums                                              in parallel: a filter
 
@@ -51,9 +52,13 @@ cdef enum:
     PACK_CHANNELS = 32  # of weights transformed at a time
     WEIGHT_BYTES = 16777216  # of transformed weights, or sums of their gradients, that there are at a time
     BLOCK_BYTES = 4194304  # of transformed x and dy that are multiplied at a time: the second caches of some threads
-    LONG_BLOCK_BYTES = 12582912  # where sums are many, to read and write them less often
-    MANY_SUMS_BYTES = 8388608
+    MANY_SUMS_BYTES = 8388608  # are read and written less often, where blocks are longer
+    LONG_BLOCK_BYTES = 12582912
+    ONE_BLOCK_BYTES = 33554432  # of all of x and some of dy: sums are not read again
+    ONE_BLOCK_SUMS_BYTES = 4194304
     BLOCK_FILTERS = 128  # of such a product
+    KEPT_BYTES = 20971520  # of transformed cells, kept where several chunks, of other filters, need them
+    KEPT_WEIGHT_BYTES = 8388608  # of transformed weights then: they stay in the third cache
     SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
     MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
     # In multiplications of a product, of one thread; fitted to 1500 problems of every size, type and layout
@@ -120,25 +125,34 @@ cdef Py_ssize_t band_bytes(const Tiling *all, const Image *x):
 
 
 cdef Image image_for(View x, Py_ssize_t item, Py_ssize_t side, before):
-    cdef Py_ssize_t line = LINE // item
     cdef Image image = image_of((x.shape[1], x.shape[2], x.shape[3]), item, side)
-    image.data = x.data
-    image.at = Places(x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2], x.step[3])
-    image.in_place = x.step[1] == 1 and image.C % line == 0
+    point_at(&image, x)
     image.before_h, image.before_w = before
     return image
+
+
+cdef void point_at(Image *image, View x):
+    """Take some channels of images, no more than it has room for."""
+    image.data, image.C = x.data, x.shape[1]
+    image.at = Places(x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2], x.step[3])
+    image.in_place = x.step[1] == 1 and image.C % (LINE // image.item) == 0
 
 
 cdef Image image_of(shape, Py_ssize_t item, Py_ssize_t side):
     """What the shape (C, H, W) of an image says of it."""
     cdef Image image
-    cdef Py_ssize_t line = LINE // item
     memset(&image, 0, sizeof(image))
     image.C, image.at.rows, image.at.columns = shape
     image.item, image.side = item, side
-    image.band_row = up(image.C, line)
-    image.row = image.band_row | line  # an odd number of cache lines, so that rows do not share a set
+    set_rows(&image, image.C)
     return image
+
+
+cdef void set_rows(Image *image, Py_ssize_t C):
+    """Make room for so many channels."""
+    cdef Py_ssize_t line = LINE // image.item
+    image.band_row = up(C, line)
+    image.row = image.band_row | line  # an odd number of cache lines, so that rows do not share a set
 
 
 cdef void transform(const Kernels *kernels, const Image *x, const Tiling *all, Chunk tiles, char *points,
@@ -229,10 +243,13 @@ cdef struct Product:
     const char *bias  # with room for whole panels
     char *weights
     Py_ssize_t width, panels, panel_bytes  # filters of a panel
+    Py_ssize_t matrix  # of the weights: from one of the 36 to the next
     Py_ssize_t panels_at_once, panels_of_chunk, chunks_of_panels
     Py_ssize_t first_panel, panels_now  # of the weights that there are now
     char *scratch
     Py_ssize_t scratch_bytes, x_bytes, y_bytes, packed_bytes
+    char *kept  # transformed cells of all chunks, each x_bytes; or NULL
+    Py_ssize_t kept_bytes
     unsigned char *is_finite  # of each chunk
     const char *raw_weights
     const Py_ssize_t *offset  # of a filter's weights
@@ -245,18 +262,24 @@ cdef void set_sizes(Product *job, Py_ssize_t taps, Py_ssize_t N):
     job.panels = (F + NR - 1) // NR
     job.width = min(NR, up((F + job.panels - 1) // job.panels, line))
     job.panels = (F + job.width - 1) // job.width
-    job.panel_bytes = POINTS * C * job.width * item
+    job.matrix = C * job.width | line
+    job.panel_bytes = POINTS * job.matrix * item
     job.panels_at_once = min(job.panels, max(1, WEIGHT_BYTES // job.panel_bytes))
     job.tiles = tiling_for(taps, N, job.y.at.rows, job.y.at.columns, POINTS * (job.x.row + job.width) * item)
     pieces = max(1, FEW_CHUNKS // job.tiles.chunks)
-    job.panels_of_chunk = (job.panels_at_once + pieces - 1) // pieces
     job.packs = (C + PACK_CHANNELS - 1) // PACK_CHANNELS
     job.packed_bytes = up(min(PACK_CHANNELS, C) * taps * taps * job.width * item, LINE)
     tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
     job.y.row = job.y.band_row = job.width
-    job.x.matrix, job.y.matrix = tiles * job.x.row, tiles * job.y.row
+    job.x.matrix, job.y.matrix = tiles * job.x.row | line, tiles * job.y.row | line
     job.x_bytes, job.y_bytes = up(POINTS * job.x.matrix * item, LINE), up(POINTS * job.y.matrix * item, LINE)
-    job.scratch_bytes = job.x_bytes + job.y_bytes + max(
+    job.kept_bytes = job.tiles.chunks * job.x_bytes
+    if job.panels_at_once == job.panels and min(pieces, job.panels) == 1 or job.kept_bytes > KEPT_BYTES:
+        job.kept_bytes = 0
+    else:
+        job.panels_at_once = min(job.panels_at_once, max(1, KEPT_WEIGHT_BYTES // job.panel_bytes))
+    job.panels_of_chunk = (job.panels_at_once + pieces - 1) // pieces
+    job.scratch_bytes = job.y_bytes + (0 if job.kept_bytes else job.x_bytes) + max(
         job.packed_bytes, band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.y) + up(job.width * item, LINE))
 
 
@@ -270,7 +293,14 @@ cdef void packing_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     job.kernels.pack(job.raw_weights + first * job.filter_step * item, job.filter_step, job.offset + c * taps * taps,
                      min(job.width, job.y.C - first), C * taps * taps, packed, job.width, 0)
     job.kernels.winograd_weights(taps, packed, C, job.width,
-                                 job.weights + panel * job.panel_bytes + c * job.width * item, job.x.C * job.width)
+                                 job.weights + panel * job.panel_bytes + c * job.width * item, job.matrix)
+
+
+cdef void kept_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
+    """Transform the cells of a chunk of tiles, to keep them."""
+    cdef Product *job = <Product *>context
+    transform(job.kernels, &job.x, &job.tiles, chunk_of(&job.tiles, i), job.kept + i * job.x_bytes,
+              job.scratch + thread * job.scratch_bytes)
 
 
 cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
@@ -278,19 +308,20 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Py_ssize_t place = i // job.chunks_of_panels, panel = i % job.chunks_of_panels * job.panels_of_chunk
     cdef Py_ssize_t last = min(panel + job.panels_of_chunk, job.panels_now), item = job.x.item, first, filters, k
     cdef Chunk tiles = chunk_of(&job.tiles, place)
-    cdef char *v = job.scratch + thread * job.scratch_bytes
-    cdef char *m = v + job.x_bytes
+    cdef char *m = job.scratch + thread * job.scratch_bytes
     cdef char *band = m + job.y_bytes
+    cdef char *v = job.kept + place * job.x_bytes if job.kept else m + job.scratch_bytes - job.x_bytes
     cdef Left a = Left(NULL, job.x.row * job.kernels.MR, job.x.row, 1, NULL, NULL)
     cdef Right b = Right(NULL, 0, job.width, NULL, NULL)
     cdef Target c = Target(NULL, job.y.row, False, NULL, NULL, False)
-    transform(job.kernels, &job.x, &job.tiles, tiles, v, band)
+    if not job.kept:
+        transform(job.kernels, &job.x, &job.tiles, tiles, v, band)
     while panel < last:
         first = (job.first_panel + panel) * job.width
         filters = min(job.width, job.y.C - first)
         for k in range(POINTS):
             a.data = v + k * job.x.matrix * item
-            b.data = job.weights + panel * job.panel_bytes + k * job.x.C * job.width * item
+            b.data = job.weights + panel * job.panel_bytes + k * job.matrix * item
             c.data = m + k * job.y.matrix * item
             job.kernels.multiply((tiles.bottom - tiles.top) * tiles.columns, min(job.width, up(filters, LINE // item)),
                                  job.x.C, a, b, c)
@@ -333,7 +364,10 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
     cdef Py_ssize_t more = job.kernels.NR * item  # that a product may read beyond the last row
     cdef Memory scratch = Memory(workers * job.scratch_bytes)
     cdef Memory transformed = Memory(job.panels_at_once * job.panel_bytes + more)
-    job.scratch, job.weights = scratch.data, transformed.data
+    cdef Memory kept = Memory(job.kept_bytes)
+    job.scratch, job.weights, job.kept = scratch.data, transformed.data, kept.data if job.kept_bytes else NULL
+    if job.kept:
+        run(kept_chunk, &job, job.tiles.chunks, workers)
     job.first_panel = 0
     while job.first_panel < job.panels:
         job.panels_now = min(job.panels_at_once, job.panels - job.first_panel)
@@ -399,8 +433,10 @@ cdef struct Correlation:
     const Kernels *kernels
     Image x, dy
     Tiling tiles
-    Py_ssize_t chunk_tiles, chunks_at_once  # of a block
+    Py_ssize_t filters  # at once
+    Py_ssize_t chunk_tiles, tile_bytes, chunks_at_once  # of a block
     Py_ssize_t first_chunk, chunks_now
+    bint x_is_there  # transformed for other filters before
     char *x_points  # of a block
     char *dy_points
     char *sums  # F x C for each of 36
@@ -417,7 +453,8 @@ cdef void block_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Chunk tiles = chunk_of(&job.tiles, job.first_chunk + i)
     cdef Py_ssize_t count = (tiles.bottom - tiles.top) * tiles.columns
     cdef char *band = job.scratch + thread * job.scratch_bytes
-    place_points(job, &job.x, tiles, count, job.x_points + i * job.chunk_tiles * job.x.row * job.x.item, band)
+    if not job.x_is_there:
+        place_points(job, &job.x, tiles, count, job.x_points + i * job.chunk_tiles * job.x.row * job.x.item, band)
     place_points(job, &job.dy, tiles, count, job.dy_points + i * job.chunk_tiles * job.dy.row * job.dy.item, band)
 
 
@@ -450,74 +487,86 @@ cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 
 
 cdef void set_weight_sizes(Correlation *job, Py_ssize_t taps, Py_ssize_t N):
-    """Cut the weight gradient into chunks and blocks; x and dy have sizes."""
-    cdef Py_ssize_t item = job.x.item
-    cdef Py_ssize_t tile_bytes = POINTS * (job.x.row + job.dy.row) * item, block_bytes
-    job.sums_row, job.sums_matrix = job.x.row, job.dy.C * job.x.row
-    block_bytes = LONG_BLOCK_BYTES if POINTS * job.sums_matrix * item > MANY_SUMS_BYTES else BLOCK_BYTES
-    job.tiles = tiling_for(taps, N, job.dy.at.rows, job.dy.at.columns, tile_bytes)
-    job.chunk_tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
-    job.chunks_at_once = max(1, min(job.tiles.chunks, block_bytes // (job.chunk_tiles * tile_bytes)))
-    job.x.matrix = job.chunks_at_once * job.chunk_tiles * job.x.row
-    job.dy.matrix = job.chunks_at_once * job.chunk_tiles * job.dy.row
-    job.parts = (job.dy.C + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    """Cut the weight gradient into filters at once, chunks and blocks; x and dy have sizes."""
+    cdef Py_ssize_t item = job.x.item, line = LINE // item, block_bytes = BLOCK_BYTES
+    if POINTS * job.dy.C * job.x.row * item > MANY_SUMS_BYTES:
+        block_bytes = ONE_BLOCK_BYTES
+        cut(job, taps, N, ONE_BLOCK_SUMS_BYTES)
+        if job.tiles.chunks * job.chunk_tiles * job.tile_bytes > block_bytes:
+            block_bytes = LONG_BLOCK_BYTES
+    if block_bytes < ONE_BLOCK_BYTES:
+        cut(job, taps, N, WEIGHT_BYTES)
+    job.sums_row, job.sums_matrix = job.x.row, job.filters * job.x.row | line
+    job.chunks_at_once = max(1, min(job.tiles.chunks, block_bytes // (job.chunk_tiles * job.tile_bytes)))
+    job.x.matrix = job.chunks_at_once * job.chunk_tiles * job.x.row | line
+    job.dy.matrix = job.chunks_at_once * job.chunk_tiles * job.dy.row | line
     job.scratch_bytes = max(band_bytes(&job.tiles, &job.x), band_bytes(&job.tiles, &job.dy))
 
 
-def _correlate(dtype, x_nchw, dy_nchw, dw_fckk, before):
-    """Compute the gradient of the weights; tell whether it is finite."""
-    cdef View x = View(x_nchw), dy = View(dy_nchw), dw = View(dw_fckk)
+cdef void cut(Correlation *job, Py_ssize_t taps, Py_ssize_t N, Py_ssize_t sums_bytes):
+    """Take filters, about as many each time, whose sums fit so many bytes; and tiles in chunks."""
+    cdef Py_ssize_t item = job.x.item, line = LINE // item, most, times
+    most = max(line, sums_bytes // (POINTS * job.x.row * item) // line * line)
+    times = (job.dy.C + most - 1) // most
+    job.filters = min(job.dy.C, up((job.dy.C + times - 1) // times, line))
+    set_rows(&job.dy, job.filters)
+    job.tile_bytes = POINTS * (job.x.row + job.dy.row) * item
+    job.tiles = tiling_for(taps, N, job.dy.at.rows, job.dy.at.columns, job.tile_bytes)
+    job.chunk_tiles = job.tiles.chunk_rows * job.tiles.chunk_columns
+
+
+def _correlate(conv, x_nchw, dy_nchw, dw_fckk):
+    """Add the gradient of the weights of one group to dw."""
+    cdef View x = View(x_nchw), dy, gradient
     cdef Correlation job
-    cdef Py_ssize_t item = x_nchw.itemsize, taps = dw.shape[2], more
-    job.kernels = kernels_for(dtype)
-    job.x, job.dy = image_for(x, item, SIDE, before), image_for(dy, item, tile_of(taps), (0, 0))
-    set_weight_sizes(&job, taps, dy.shape[0])
-    zeros = np.zeros(max(job.x.row, job.dy.row), dtype)
+    cdef Py_ssize_t item = x_nchw.itemsize, taps = dw_fckk.shape[2], f
+    h, v = conv.window
+    job.kernels = kernels_for(conv.dtype)
+    job.x = image_for(x, item, SIDE, (h.pad_before, v.pad_before))
+    job.dy = image_for(View(dy_nchw), item, tile_of(taps), (0, 0))
+    set_weight_sizes(&job, taps, x.shape[0])
+    zeros = np.zeros(max(job.x.row, job.dy.row), conv.dtype)
     cdef View zeros_view = View(zeros)
     job.x.zeros = job.dy.zeros = zeros_view.data
-    job.dw = dw.data
-    more = job.kernels.NR * item  # that a product may read beyond the last row
+    cdef Py_ssize_t more = job.kernels.NR * item  # that a product may read beyond the last row
     cdef int workers = workers_for(job.scratch_bytes)
     cdef Memory scratch = Memory(workers * job.scratch_bytes), sums = Memory(POINTS * job.sums_matrix * item)
     cdef Memory x_points = Memory(POINTS * job.x.matrix * item + more), dy_points = Memory(POINTS * job.dy.matrix * item)
     job.scratch, job.sums, job.x_points, job.dy_points = scratch.data, sums.data, x_points.data, dy_points.data
-    job.first_chunk = 0
+    for f in range(0, len(dw_fckk), job.filters):
+        some = slice(f, min(f + job.filters, len(dw_fckk)))
+        numbers = np.empty(dw_fckk[some].shape, conv.dtype)
+        dy, gradient = View(dy_nchw[:, some]), View(numbers)
+        point_at(&job.dy, dy)
+        job.dw = gradient.data
+        job.x_is_there = f > 0 and job.chunks_at_once == job.tiles.chunks
+        correlate(&job, workers)
+        if job.kernels.is_finite(gradient.data, numbers.size):
+            dw_fckk[some] += numbers
+        else:
+            part = conv._replace(C=job.x.C, F=job.dy.C, groups=1)
+            _tiled.gradients(part, x_nchw, None, dy_nchw[:, some], None, dw_fckk[some], None)
+
+
+cdef int correlate(Correlation *job, int workers) except -1:
+    """Set the gradient of some filters."""
+    cdef Py_ssize_t parts = (job.dy.C + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    job.first_chunk, job.parts = 0, parts
     while job.first_chunk < job.tiles.chunks:
         job.chunks_now = min(job.chunks_at_once, job.tiles.chunks - job.first_chunk)
-        run(block_chunk, &job, job.chunks_now, workers)
-        run(correlation_chunk, &job, POINTS * job.parts, workers)
+        run(block_chunk, job, job.chunks_now, workers)
+        run(correlation_chunk, job, POINTS * parts, workers)
         job.first_chunk += job.chunks_at_once
-    run(sums_chunk, &job, job.dy.C, workers)
-    return bool(job.kernels.is_finite(dw.data, dw_fckk.size))
-
-
-cdef Py_ssize_t filters_at_once(Py_ssize_t C, Py_ssize_t item):
-    """How many filters have sums that fit the memory."""
-    cdef Py_ssize_t line = LINE // item
-    return WEIGHT_BYTES // (POINTS * (up(C, line) | line) * item) // line * line
+    return run(sums_chunk, job, job.dy.C, workers)
 
 
 def weight_gradient(conv, x, dy, dw):
     """Add to dw the gradient of the weights."""
-    for part, cells, outputs in _undilated(conv):
-        _weight_gradient(part, x[cells], dy[outputs], dw)
-
-
-def _weight_gradient(conv, x, dy, dw):
-    h, v = conv.window
     C, F = conv.C // conv.groups, conv.F // conv.groups
-    step = filters_at_once(C, conv.itemsize)
-    for g in range(conv.groups):
-        x_part = x[:, g * C:(g + 1) * C]
-        for f in range(g * F, (g + 1) * F, step):
-            filters = slice(f, min(f + step, (g + 1) * F))
-            dw_part, dy_part = dw[filters], dy[:, filters]
-            gradient = np.empty(dw_part.shape, dw.dtype)
-            if _correlate(conv.dtype, x_part, dy_part, gradient, (h.pad_before, v.pad_before)):
-                dw_part += gradient
-            else:
-                part = conv._replace(C=C, F=len(dw_part), groups=1)
-                _tiled.gradients(part, x_part, None, dy_part, None, dw_part, None)
+    for part, cells, outputs in _undilated(conv):
+        for g in range(conv.groups):
+            c, f = slice(g * C, (g + 1) * C), slice(g * F, (g + 1) * F)
+            _correlate(part, x[cells][:, c], dy[outputs][:, f], dw[f])
 
 
 def gradients(conv, x, w, dy, dx, dw, db):
@@ -600,10 +649,10 @@ def workspace_bytes(conv):
         job.x, job.y = image_of(x, item, SIDE), image_of(y, item, tile_of(taps))
         set_sizes(&job, taps, conv.N)
         tiny = job.tiles.chunks + conv.N + job.x.C * taps * taps * sizeof(Py_ssize_t)
-        most = max(most, workers_for(job.scratch_bytes) * job.scratch_bytes + job.panels_at_once * job.panel_bytes + tiny)
-    F = min(F, filters_at_once(C, item))
+        most = max(most, workers_for(job.scratch_bytes) * job.scratch_bytes + job.panels_at_once * job.panel_bytes
+                   + job.kept_bytes + tiny)
     weights.x, weights.dy = image_of(image, item, SIDE), image_of((F, h.output, v.output), item, tile_of(taps))
     set_weight_sizes(&weights, taps, conv.N)
     return max(most, workers_for(weights.scratch_bytes) * weights.scratch_bytes
                + POINTS * (weights.sums_matrix + weights.x.matrix + weights.dy.matrix) * item
-               + F * C * taps * taps * item)
+               + weights.filters * C * taps * taps * item)

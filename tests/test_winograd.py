@@ -20,6 +20,8 @@ BOUND = 64 * 2**20  # bytes
 
 # Many chunks of tiles and of filters; the sizes are no multiples of a tile, a vector or a panel.
 MANY_CHUNKS = conv("many-chunks", (7, 19, 30, 27), (53, 19, 3, 3), padding=1)
+# Few tiles, whose points are kept for several parts of the filters, the last not of whole vectors.
+MANY_FILTERS = conv("many-filters", (2, 259, 6, 5), (277, 259, 3, 3), padding=1)
 WIDE = conv("wide", (1, 3, 6, 411), (5, 3, 3, 3), padding=(2, 0))  # tiles of a row in several
 CUT_OFF = conv("cut-off", (2, 3, 6, 7), (4, 3, 3, 3), padding=((5, 0), (7, 3)))
 GROUPS = conv("groups", (2, 6, 9, 10), (10, 3, 3, 3), padding=1, groups=2)
@@ -27,7 +29,7 @@ BACKWARDS = transposed("many-chunks", (7, 19, 30, 27), (19, 53, 3, 3), padding=1
 FIVE_TAPS = conv("five-taps", (5, 19, 17, 14), (53, 19, 5, 5), padding=2)
 FIVE_TAPS_CUT_OFF = conv("five-taps-cut-off", (2, 3, 6, 7), (4, 3, 5, 5), padding=((5, 0), (7, 3)))
 FIVE_TAPS_BACKWARDS = transposed("five-taps", (3, 19, 14, 11), (19, 33, 5, 5), padding=2)
-ALL = (MANY_CHUNKS, WIDE, CUT_OFF, GROUPS, BACKWARDS)
+ALL = (MANY_CHUNKS, MANY_FILTERS, WIDE, CUT_OFF, GROUPS, BACKWARDS)
 ALL += (FIVE_TAPS, FIVE_TAPS_CUT_OFF, FIVE_TAPS_BACKWARDS)
 
 
@@ -126,7 +128,9 @@ def test_an_overflow_of_the_transforms_alone_does_not_show(dtype: str) -> None:
     assert np.isfinite(got).all()
 
 
-@pytest.mark.parametrize("variant", all_variants(MANY_CHUNKS, BACKWARDS, FIVE_TAPS), ids=str)
+@pytest.mark.parametrize(
+    "variant", all_variants(MANY_CHUNKS, MANY_FILTERS, BACKWARDS, FIVE_TAPS), ids=str
+)
 def test_thread_count_does_not_change_bits(variant: Variant) -> None:
     inputs = variant.inputs("uniform")
     with cnnfast.num_threads(1):

@@ -251,8 +251,12 @@ static void NAME(copy_matrix)(ptrdiff_t rows, ptrdiff_t columns, const void *fro
             NAME(copy)(target + r * to_row, source + r * from_row, columns);
         return;
     }
-    for (ptrdiff_t r0 = 0; r0 < rows; r0 += BLOCK)
-        for (ptrdiff_t c0 = 0; c0 < columns; c0 += BLOCK) {
+    /* The longest steps are the fewest: rows that lie far apart are read, or written, few at a time and to the end. */
+    const int columns_first = from_column > to_row;
+    const ptrdiff_t outer = columns_first ? columns : rows, inner = columns_first ? rows : columns;
+    for (ptrdiff_t i = 0; i < outer; i += BLOCK)
+        for (ptrdiff_t j = 0; j < inner; j += BLOCK) {
+            ptrdiff_t r0 = columns_first ? j : i, c0 = columns_first ? i : j;
             ptrdiff_t height = NAME(least)(BLOCK, rows - r0), width = NAME(least)(BLOCK, columns - c0);
             const T *block = source + r0 * from_row + c0 * from_column;
             T *to_block = target + r0 * to_row + c0 * to_column;
