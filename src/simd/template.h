@@ -96,6 +96,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "padded.h"
 
+#include "rows.h"
+
 #include "sums.h"
 
 #include "depthwise.h"
@@ -118,6 +120,7 @@ static const Kernels NAMED_TABLE = {
     NAME(pad_planes),
     NAME(pad_pixels),
     NAME(columns),
+    NAME(rows),
     NAME(add_sums),
     NAME(channel_sums),
     NAME(add_columns),
