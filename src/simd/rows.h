@@ -16,8 +16,9 @@ ALWAYS void NAME(fill_line)(const Unfolding *g, const T *row, ptrdiff_t w0, ptrd
     NAME(zero)(line + end * C, (width - end) * C);
 }
 
-/* As many numbers as there are, and up to a vector more. */
-ALWAYS void NAME(copy_over)(T *restrict to, const T *restrict from, ptrdiff_t count)
+/* As many numbers as there are, and up to a vector more. (They do not overlap: `restrict` would say so, and make a call
+   of the C library of what is a vector or two.) */
+ALWAYS void NAME(copy_over)(T *to, const T *from, ptrdiff_t count)
 {
     const ptrdiff_t vectors = count / LANES, rest = count % LANES;
     for (ptrdiff_t v = 0; v < vectors; v++)
