@@ -12,8 +12,8 @@ The product kernel (simd/product.h) spreads numbers of A and multiplies them by 
 
 Columns and rows are for few channels, whose vectors would be nearly empty: rows (simd/rows.h) where in NCHW dy would be
 turned for columns, and has more to turn than the windows have to copy. Columns is as well for 1x1 with fewer filters
-than channels in NCHW, where what becomes B is turned. What can be taken in place is: rows of planes, or channels side by
-side. The sums of a 1x1 in one slice are dw itself.
+than channels in NCHW, where what becomes B is turned. What can be taken in place is: rows of planes, or channels side
+by side. The sums of a 1x1 in one slice are dw itself.
 
     for slice of the outputs, block of M and N            in parallel; each slice has sums of its own, added in order
       for run of the slice                                A and B of a run, and sums of a 1x1, fit the second cache

@@ -107,11 +107,11 @@ cdef void spread_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef const char *dy = job.x + group * job.x_group * job.itemsize
     cdef const char *weights = job.weights + group * job.weight_group * job.itemsize
     cdef char *dx = job.y + group * job.y_group * job.itemsize
-    cdef Py_ssize_t columns = up(job.O, job.kernels.lanes) if job.by_pixels else job.O  # whole vectors, the last not used
+    cdef Py_ssize_t rows = up(job.O, job.kernels.lanes) if job.by_pixels else job.O  # in whole vectors, if they are
     cdef Run run
     while q < end:
         run = run_from(&job.cut, q, end)
-        chunk(job, &run, dy, weights, NULL, dx, job.scratch + thread * job.scratch_bytes, columns)
+        chunk(job, &run, dy, weights, NULL, dx, job.scratch + thread * job.scratch_bytes, rows)
         q += run.count
 
 

@@ -63,7 +63,7 @@ ALWAYS void NAME(collect)(const Places *p, const T *image, ptrdiff_t q, ptrdiff_
 /* The order of a sum depends on the numbers of outputs only, not on where they are.
 
      planes    for run in one image, for c in channels
-                 for part of the run                                a vector at a time; what is scattered is copied first
+                 for part of the run                               a vector at a time; what is scattered is copied first
      pixels    for part of a row, for q in outputs                  one after the other
                  for c in channels                                                                                   */
 static void NAME(channel_sums)(const Places *p, int by_pixels, const void *y, ptrdiff_t q0, ptrdiff_t count,
