@@ -8,10 +8,12 @@ The product kernel (simd/product.h) spreads numbers of A and multiplies them by 
     pixels     dy, filter by filter        (M = F)     x, channels side by side (N = C)   each tap, whose cells are
                                                                                           found in a table of places
     columns    columns of x, as in im2col  (M = K)     dy, filters side by side (N = F)   all taps at once
+    rows       dy, filter by filter        (M = F)     rows of windows of x     (N = K)   all taps at once
 
-Columns is for few channels, whose vectors would be nearly empty, and for 1x1 with fewer filters than channels in NCHW,
-where what becomes B is turned. What can be taken in place is: rows of planes, or channels side by side. The sums of a
-1x1 in one slice are dw itself.
+Columns and rows are for few channels, whose vectors would be nearly empty: rows (simd/rows.h) where in NCHW dy would be
+turned for columns, and has more to turn than the windows have to copy. Columns is as well for 1x1 with fewer filters
+than channels in NCHW, where what becomes B is turned. What can be taken in place is: rows of planes, or channels side
+by side. The sums of a 1x1 in one slice are dw itself.
 
     for slice of the outputs, block of M and N            in parallel; each slice has sums of its own, added in order
       for run of the slice                                A and B of a run, and sums of a 1x1, fit the second cache
@@ -26,7 +28,7 @@ import numpy as np
 
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
 from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, set_places
-from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target
+from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Unfolding
 
 from cnnfast._windows import forward_taps
 
@@ -41,13 +43,15 @@ cdef enum:
     SUMS_BYTES = 16777216  # of all slices
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     SLACK = 128  # bytes that may be read or written past copies
+    LINE = 1024  # numbers of a line of cells that rows are copied from: a few of them stay in the first cache
     MOST_ROWS = 512  # of C by columns of several taps, which take memory in each thread: 1.6 MiB in float64
 
 cdef struct Correlation:
     const Kernels *kernels
     Py_ssize_t itemsize
-    bint by_columns, x_in_place, x_side_by_side, dy_in_place, dy_side_by_side
+    bint by_columns, by_rows, x_in_place, x_side_by_side, dy_in_place, dy_side_by_side
     Padded x_sight, dy_sight
+    Unfolding unfolding  # of x, by rows
     const Py_ssize_t *first_row  # of outputs that see a cell through tap t, but for its column,
     const Py_ssize_t *end_row  # and one past the last
     Cut cut
@@ -86,7 +90,9 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     cdef bint by_image = (job.x_in_place if job.by_columns else job.dy_in_place) and plane >= SMALL_PLANE
     while q < end:
         run = run_from(&job.cut, q, min(end, (q // plane + 1) * plane) if by_image else end)
-        if job.by_columns:
+        if job.by_rows:
+            rows_run(job, &run, x, dy + m0 * job.dy_sight.channel * item, m, scratch, to)
+        elif job.by_columns:
             columns_run(job, &run, x + m0 * job.x_sight.channel * item, dy + n0 * job.dy_sight.channel * item, m, n,
                         scratch, to)
         else:
@@ -150,6 +156,15 @@ cdef void columns_run(const Correlation *job, const Run *run, const char *x, con
     job.kernels.multiply(rows, filters, run.count, a, b, to)
 
 
+cdef void rows_run(const Correlation *job, const Run *run, const char *x, const char *dy, Py_ssize_t filters,
+                   char *scratch, Target to) noexcept nogil:
+    """One product; its columns are all taps and channels."""
+    cdef char *rows = scratch + job.planes_bytes
+    cdef Left a = rows_of(job, &job.dy_sight, run, dy, filters, job.dy_in_place, job.dy_side_by_side, scratch)
+    job.kernels.rows(&job.unfolding, x, first_of(&job.cut, run), run.count, rows + job.columns_bytes, rows, job.N)
+    job.kernels.multiply(filters, job.N, run.count, a, Right(rows, job.kernels.NR, job.N, NULL, NULL), to)
+
+
 cdef Left rows_of(const Correlation *job, const Padded *g, const Run *run, const char *array, Py_ssize_t rows,
                   bint in_place, bint side_by_side, char *planes) noexcept nogil:
     """A row of numbers for each channel: where they are, or a copy of their planes."""
@@ -166,6 +181,7 @@ cdef Left rows_of(const Correlation *job, const Padded *g, const Run *run, const
 cdef struct Adding:
     const Correlation *job
     char *dw
+    Py_ssize_t tap, row, numbers, taps  # of sums: steps from tap to tap and from row to row, and numbers of a row
     Py_ssize_t m_step, n_step, t_step, group_step, slice
 
 
@@ -174,9 +190,9 @@ cdef void adding_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Adding *adding = <Adding *>context
     cdef const Correlation *job = adding.job
     cdef Py_ssize_t pieces = (job.M + 15) // 16, group = i // pieces, m = i % pieces * 16, item = job.itemsize
-    job.kernels.add_sums(job.sums + group * job.taps * job.M * job.N * item, job.slices, adding.slice, m,
-                         min(m + 16, job.M), job.M, job.N, job.taps, adding.dw + group * adding.group_step * item,
-                         adding.m_step, adding.n_step, adding.t_step)
+    job.kernels.add_sums(job.sums + group * job.taps * job.M * job.N * item, job.slices, adding.slice,
+                         adding.tap, adding.row, m, min(m + 16, job.M), adding.numbers, adding.taps,
+                         adding.dw + group * adding.group_step * item, adding.m_step, adding.n_step, adding.t_step)
 
 
 cdef class _Plan:
@@ -194,13 +210,17 @@ cdef class _Plan:
         job.kernels, job.itemsize, job.groups = kernels_for(conv.dtype), conv.itemsize, conv.groups
         job.C = conv.C // conv.groups
         taps = h.kernel * v.kernel
-        job.by_columns = (job.C < FEW_CHANNELS and taps * job.C <= MOST_ROWS
-                          or taps == 1 and F < job.C and conv.layout == "NCHW")
-        job.taps = 1 if job.by_columns else taps
+        job.by_rows = (conv.layout == "NCHW" and job.C < FEW_CHANNELS and taps > 1 and v.dilation == 1
+                       and taps * job.C <= 2 * F)
+        job.by_columns = not job.by_rows and (job.C < FEW_CHANNELS and taps * job.C <= MOST_ROWS
+                                              or taps == 1 and F < job.C and conv.layout == "NCHW")
+        job.taps = 1 if job.by_columns or job.by_rows else taps
         job.M, job.N = (taps * job.C, F) if job.by_columns else (F, job.C)
         job.n_block, job.m_block = (N_BLOCK_1X1, M_BLOCK_1X1) if taps == 1 else (N_BLOCK, M_BLOCK)
         if job.by_columns and taps > 1:
             job.m_block = job.M
+        if job.by_rows:
+            job.n_block = job.N = up(taps * job.C, job.kernels.lanes)
         blocks = (job.N + job.n_block - 1) // job.n_block
         job.n_block = up((job.N + blocks - 1) // blocks, job.kernels.lanes)
         job.blocks_of_n = (job.N + job.n_block - 1) // job.n_block
@@ -212,8 +232,20 @@ cdef class _Plan:
         cells = np.repeat([cell for _, cell in forward_taps(h)], v.kernel)
         cdef Py_ssize_t[:, ::1] rows = np.array([-(cells // h.stride), (h.size - 1 - cells) // h.stride + 1], np.intp)
         self.rows, job.first_row, job.end_row = rows, &rows[0, 0], &rows[1, 0]
+        if job.by_rows:
+            self.set_unfolding(h, v)
         self.set_slices()
         self.set_memory()
+
+    cdef set_unfolding(self, h, v):
+        """Note how rows see x, but for its steps."""
+        cdef Unfolding *g = &self.job.unfolding
+        g.rows, g.KH, g.stride_h, g.dilation_h, g.top, g.H = (h.output, h.kernel, h.stride, h.dilation, h.pad_before,
+                                                              h.size)
+        g.columns, g.KW, g.stride_w, g.left, g.W = v.output, v.kernel, v.stride, v.pad_before, v.size
+        g.channels = self.job.C
+        g.most = min(g.columns, max(LINE // g.channels - g.KW, 0) // g.stride_w + 1)
+        g.line = up(((g.most - 1) * g.stride_w + g.KW) * g.channels + self.job.kernels.lanes, self.job.kernels.lanes)
 
     cdef set_slices(self):
         """Cut the outputs into slices with sums of their own, and the sums into rounds that do not take long."""
@@ -241,7 +273,11 @@ cdef class _Plan:
         job.columns_bytes = up(job.cut.outputs * sizeof(Py_ssize_t), 64)
         if job.by_columns and x.taps > 1:
             job.columns_bytes = up(job.columns_row * job.M * item + SLACK, 64)
-        job.cells_bytes = up(b.phases * b.plane * job.n_block * item + SLACK, 64)
+        if job.by_rows:
+            job.columns_bytes = up(job.cut.outputs * job.N * item + SLACK, 64)
+            job.cells_bytes = job.unfolding.KH * job.unfolding.line * item
+        else:
+            job.cells_bytes = up(b.phases * b.plane * job.n_block * item + SLACK, 64)
         job.scratch_bytes = job.planes_bytes + job.columns_bytes + job.cells_bytes
 
 
@@ -281,6 +317,8 @@ def _weight_gradient(conv, x_nchw, dy_nchw, dw_fckk):
     cdef int workers = thread_count()
     job.x_sight, job.dy_sight = plan.x_sight.on(x), plan.dy_sight.on(dy)
     job.x, job.x_group = x.data, job.C * x.step[1]
+    job.unfolding.image, job.unfolding.channel, job.unfolding.row, job.unfolding.cell = (x.step[0], x.step[1],
+                                                                                         x.step[2], x.step[3])
     job.dy, job.dy_group = dy.data, F * dy.step[1]
     job.x_in_place, job.dy_in_place = plan.x_sight.one_to_one and has_plain_planes(x), has_plain_planes(dy)
     job.x_side_by_side = plan.x_sight.one_to_one and has_plain_pixels(x)
@@ -298,8 +336,12 @@ def _weight_gradient(conv, x_nchw, dy_nchw, dw_fckk):
         job.first_slice += job.slices
     if job.in_dw:
         return
-    cdef Adding adding = Adding(&job, dw.data, dw.step[0], dw.step[1], dw.step[3], F * dw.step[0], whole)
-    if job.by_columns:
+    cdef Adding adding = Adding(&job, dw.data, job.M * job.N, job.N, job.N, job.taps, dw.step[0], dw.step[1],
+                                dw.step[3], F * dw.step[0], whole)
+    if job.by_rows:
+        adding.tap = adding.numbers = job.C
+        adding.taps = job.x_sight.taps
+    elif job.by_columns:
         adding.m_step, adding.n_step, adding.t_step = dw.step[3], dw.step[0], 0
     run(adding_chunk, &adding, (job.M + 15) // 16 * job.groups, workers)
 

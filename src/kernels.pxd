@@ -52,6 +52,10 @@ cdef extern from "simd/kernels.h" nogil:
         Py_ssize_t width, plane, taps
         const Py_ssize_t *offset
 
+    ctypedef struct Unfolding:
+        Py_ssize_t rows, columns, KH, KW, stride_h, stride_w, dilation_h, top, left, H, W, image, channel, row, cell
+        Py_ssize_t channels, most, line
+
     ctypedef struct Places:
         Py_ssize_t rows, columns, image, channel, row, cell
 
@@ -148,9 +152,11 @@ cdef extern from "simd/kernels.h" nogil:
         void (*columns)(const Padded *g, const Run *run, Py_ssize_t q, Py_ssize_t count, const void *planes,
                         Py_ssize_t channel_step, Py_ssize_t channels, Py_ssize_t t0, Py_ssize_t t1, void *columns,
                         Py_ssize_t row) noexcept nogil
-        void (*add_sums)(const void *sums, Py_ssize_t slices, Py_ssize_t slice, Py_ssize_t m0, Py_ssize_t m1,
-                         Py_ssize_t M, Py_ssize_t N, Py_ssize_t taps, void *to, Py_ssize_t m_step, Py_ssize_t n_step,
-                         Py_ssize_t t_step) noexcept nogil
+        void (*rows)(const Unfolding *g, const void *x, Py_ssize_t q0, Py_ssize_t count, void *lines, void *rows,
+                     Py_ssize_t row) noexcept nogil
+        void (*add_sums)(const void *sums, Py_ssize_t slices, Py_ssize_t slice, Py_ssize_t tap, Py_ssize_t row,
+                         Py_ssize_t m0, Py_ssize_t m1, Py_ssize_t N, Py_ssize_t taps, void *to, Py_ssize_t m_step,
+                         Py_ssize_t n_step, Py_ssize_t t_step) noexcept nogil
         void (*channel_sums)(const Places *p, int by_pixels, const void *y, Py_ssize_t q0, Py_ssize_t count,
                              Py_ssize_t C, double *sums) noexcept nogil
         void (*add_columns)(const Windows *g, void *x, Py_ssize_t q0, Py_ssize_t count, const void *columns,

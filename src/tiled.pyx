@@ -53,6 +53,7 @@ cdef enum:
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
     SPREAD_CHANNELS = 4  # fewer than this, seen by
     SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured)
+    FILLED_BYTES = 67108864  # of images that are filled before Ctrl-C is looked at again
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
@@ -106,10 +107,11 @@ cdef void spread_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef const char *dy = job.x + group * job.x_group * job.itemsize
     cdef const char *weights = job.weights + group * job.weight_group * job.itemsize
     cdef char *dx = job.y + group * job.y_group * job.itemsize
+    cdef Py_ssize_t rows = up(job.O, job.kernels.lanes) if job.by_pixels else job.O  # in whole vectors, if they are
     cdef Run run
     while q < end:
         run = run_from(&job.cut, q, end)
-        chunk(job, &run, dy, weights, NULL, dx, job.scratch + thread * job.scratch_bytes, job.O)
+        chunk(job, &run, dy, weights, NULL, dx, job.scratch + thread * job.scratch_bytes, rows)
         q += run.count
 
 
@@ -472,11 +474,13 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
 
 
 def _fill(b, bint relu, dx):
-    """Set each channel to its bias."""
-    values = (np.where(b <= 0, b.dtype.type(0), b) if relu else b)[:, None, None]
-    for image in dx:
-        image[...] = values
+    """Set each channel to its bias: a row, an image, then all of them, each in long copies whatever the layout."""
+    first, images = dx[0], max(1, FILLED_BYTES // dx[0].nbytes)
+    first[:, 0] = (np.where(b <= 0, b.dtype.type(0), b) if relu else b)[:, None]
+    first[:, 1:] = first[:, :1]
+    for n in range(1, len(dx), images):
         PyErr_CheckSignals()
+        dx[n:n + images] = first
 
 
 def _of_images(conv, array):
@@ -545,9 +549,9 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
     place(&job, dy, dx)
     job.y_group, job.y_regular, job.relu = C * dx.step[1], False, False
     job.x_in_place = is_in_place(&job, dy)
-    cells = _table(_cells(h, v), v.stride, v.size)
+    cells = _spread_cells(conv)
     job.back = windows_on(dx, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells,
-                          _neighbours(cells[1, :v.kernel]))
+                          v.kernel if v.dilation == 1 else 1)
 
     by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
     cdef View weights = View(by_tap)
@@ -564,11 +568,14 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
         _naive.rectify(dx_nchw)
 
 
-def _table(cells, stride, width):
+@lru_cache(maxsize=512)
+def _spread_cells(conv):
     """Cells (h, w) that output 0 sees through each tap; first output column inside the image, and one past the last."""
-    cells = np.asarray(cells, np.intp).reshape(2, -1)
-    first = np.maximum(-(cells[1] // stride), 0)
-    return np.vstack((cells, first, (width - 1 - cells[1]) // stride + 1))
+    h, v = conv.window
+    cells = np.indices((h.kernel, v.kernel), np.intp).reshape(2, -1)
+    cells = cells * [[h.dilation], [v.dilation]] - [[h.pad_before], [v.pad_before]]
+    first = np.maximum(-(cells[1] // v.stride), 0)
+    return np.vstack((cells, first, (v.size - 1 - cells[1]) // v.stride + 1))
 
 
 cdef Windows windows_on(View x, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t columns, stride,
@@ -576,17 +583,6 @@ cdef Windows windows_on(View x, Py_ssize_t C, Py_ssize_t rows, Py_ssize_t column
     """Windows over the cells of x, whose taps are those of the table; it must outlive them."""
     return Windows(rows, columns, stride[0], stride[1], x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2],
                    x.step[3], C, table.shape[1], &table[0, 0], &table[1, 0], &table[2, 0], &table[3, 0], neighbours)
-
-
-def _neighbours(cells):
-    """Taps of a row whose cells lie side by side: all of them, or 1."""
-    return len(cells) if np.all(np.diff(cells) == 1) else 1
-
-
-def _cells(h, v):
-    """Cells (h, w) that output 0 sees through each tap."""
-    cells = np.indices((h.kernel, v.kernel), np.intp).reshape(2, -1)
-    return cells * [[h.dilation], [v.dilation]] - [[h.pad_before], [v.pad_before]]
 
 
 def gradients(conv, x, w, dy, dx, dw, db):
@@ -604,6 +600,11 @@ def gradients(conv, x, w, dy, dx, dw, db):
             _naive.add_weight_gradient(conv, x, dy, dw)
         else:
             weight_gradient(*_as_rows(_of_images(conv, x), x, dy), dw)
+
+
+cdef bint _is_finite(double[::1] numbers):
+    """Whether all of some numbers are finite."""
+    return kernels_for("float64").is_finite(&numbers[0], numbers.shape[0])
 
 
 def workspace_bytes(conv):

@@ -226,6 +226,7 @@ CONVOLUTIONS = [
     conv("valid", (2, 3, 7, 6), (4, 3, 4, 3), padding="valid"),
     conv("stride-2", (2, 3, 9, 9), (4, 3, 3, 3), stride=2, padding=1),
     conv("stem", (1, 3, 20, 20), (8, 3, 7, 7), stride=2, padding=3),
+    conv("few-channels", (3, 3, 11, 40), (20, 3, 3, 3), stride=2, padding=1),
     conv("all-uneven", (2, 3, 9, 8), (4, 3, 2, 4), stride=(2, 3), padding=(1, 2), dilation=(3, 2)),
     conv("windows-in-padding", (2, 2, 4, 5), (3, 2, 3, 3), padding=4),
     conv("padding-on-one-side", (2, 2, 4, 5), (3, 2, 3, 3), padding=((0, 3), (4, 0))),

@@ -61,6 +61,31 @@ def test_depthwise_with_every_rest_of_channels(stride: int, dtype: str, layout: 
             np.testing.assert_array_equal(a, b, err_msg=f"{channels} channels, {h}x{w}")
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_gradients_of_few_channels(stride: int, dtype: str, layout: str) -> None:
+    """Rows of windows of every length, taps added back at every step: whole numbers, so exact."""
+    rng = np.random.default_rng(stride)
+    for channels, width in itertools.product(range(2, 5), range(1, 8)):
+        h, w = int(rng.integers(3, 12)), int(rng.integers(width + 2, 80))
+        shape = (3, channels, h, w) if layout == "NCHW" else (3, h, w, channels)
+        x = rng.integers(-8, 9, shape).astype(dtype)
+        filters = int(rng.integers(channels * width, channels * width + 20))
+        weights = rng.integers(-8, 9, (filters, channels, 2, width)).astype(dtype)
+        bias = rng.integers(-8, 9, channels).astype(dtype)
+        options = {"stride": stride, "padding": ((1, 2), (2, 0)), "layout": layout}
+        y, cache = cnnfast.conv2d_forward(x, weights, algorithm="tiled", **options)
+        _, known = reference.conv2d_forward(x, weights, **options)
+        dy = rng.integers(-8, 9, y.shape).astype(dtype)
+        found, wanted = cnnfast.conv2d_backward(dy, cache), reference.conv2d_backward(dy, known)
+        back = options | {"activation": "relu"}
+        found = *found[:2], cnnfast.conv_transpose2d(dy, weights, bias, algorithm="tiled", **back)
+        wanted = *wanted[:2], reference.conv_transpose2d(dy, weights, bias, **back)
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"{channels} channels, {h}x{w}, {width}")
+
+
 def test_same_padding_puts_the_odd_cell_last() -> None:
     x = np.ones((1, 1, 1, 3))
     y = cnnfast.conv2d(x, np.ones((1, 1, 1, 2)), padding="same")

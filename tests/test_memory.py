@@ -33,7 +33,7 @@ NORMS = ("batch_norm2d", "group_norm")
 VECTORISED = ("conv2d", "conv_transpose2d", "linear", *NORMS)  # where the instruction set matters
 OTHERS = ("max_pool2d", "avg_pool2d")
 NAMES = (
-    *("typical", "typical-3x3", "pixel", "stem"),
+    *("typical", "typical-3x3", "pixel", "stem", "few-channels"),
     *("depthwise", "depthwise-of-vectors", "depthwise-times-3", "depthwise-3x3-stride-2"),
     *(f"channels-{c}" for c in CHANNELS),
 )

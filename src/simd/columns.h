@@ -57,14 +57,59 @@ ALWAYS void NAME(copy_steps)(T *restrict to, const T *restrict from, ptrdiff_t s
             to[i] = from[i * step];
 }
 
+/* Add a short run to neighbours, as wide as may be. */
+ALWAYS void NAME(add)(T *to, const T *from, ptrdiff_t count)
+{
+    ptrdiff_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        NAME(store)(to + i, NAME(load)(to + i) + NAME(load)(from + i));
+#if !defined(PLAIN_C)
+#define ADD_PART(n)                                                                                                   \
+    if (n < LANES && i + n <= count) {                                                                                \
+        typedef T Part __attribute__((vector_size(n * sizeof(T)), aligned(sizeof(T)), may_alias));                    \
+        *(Part *)(to + i) += *(const Part *)(from + i);                                                               \
+        i += n;                                                                                                       \
+    }
+    ADD_PART(8)
+    ADD_PART(4)
+    ADD_PART(2)
+#undef ADD_PART
+#endif
+    for (; i < count; i++)
+        to[i] += from[i];
+}
+
+/* Add a run to every second number: the numbers between get zeros. Nothing is touched past the last one. */
+ALWAYS void NAME(add_every_second)(T *to, const T *from, ptrdiff_t count)
+{
+    ptrdiff_t i = 0;
+#if !defined(PLAIN_C) && HAS_SHUFFLE
+#define ADD_SECOND(n, spaced)                                                                                         \
+    for (; n <= LANES && i + n < count; i += n) {                                                                     \
+        typedef T Part __attribute__((vector_size(n * sizeof(T)), aligned(sizeof(T)), may_alias));                    \
+        Part part = *(const Part *)(from + i), *cells = (Part *)(to + 2 * i);                                         \
+        cells[0] += __builtin_shufflevector(part, (Part){0}, spaced(0, n));                                           \
+        cells[1] += __builtin_shufflevector(part, (Part){0}, spaced(n / 2, n));                                       \
+    }
+#define SPACED_4(i, n) i, n, i + 1, n
+#define SPACED_8(i, n) SPACED_4(i, n), SPACED_4(i + 2, n)
+#define SPACED_16(i, n) SPACED_8(i, n), SPACED_8(i + 4, n)
+    ADD_SECOND(16, SPACED_16)
+    ADD_SECOND(8, SPACED_8)
+    ADD_SECOND(4, SPACED_4)
+#undef SPACED_4
+#undef SPACED_8
+#undef SPACED_16
+#undef ADD_SECOND
+#endif
+    for (; i < count; i++)
+        to[2 * i] += from[i];
+}
+
 ALWAYS void NAME(add_steps)(T *restrict to, ptrdiff_t step, const T *restrict from, ptrdiff_t count)
 {
-    if (step == 1)
-        for (ptrdiff_t i = 0; i < count; i++)
-            to[i] += from[i];
-    else
-        for (ptrdiff_t i = 0; i < count; i++)
-            to[i * step] += from[i];
+    for (ptrdiff_t i = 0; i < count; i++)
+        to[i * step] += from[i];
 }
 
 /* Each column added to the cells that its outputs see.
@@ -85,9 +130,15 @@ static void NAME(add_columns)(const Windows *g, void *x, ptrdiff_t q0, ptrdiff_t
             if (h < 0 || h >= g->H || from >= until)
                 continue;
             T *cells = (T *)x + image * g->image + h * g->row + ((j + from) * g->stride_w + g->tap_w[t]) * g->cell;
-            for (ptrdiff_t c = 0; c < g->channels; c++)
-                NAME(add_steps)(cells + c * g->channel, g->stride_w * g->cell, column + (c * g->taps + t) * row + from,
-                                until - from);
+            for (ptrdiff_t c = 0; c < g->channels; c++) {
+                const T *numbers = column + (c * g->taps + t) * row + from;
+                if (g->cell == 1 && g->stride_w == 1)
+                    NAME(add)(cells + c * g->channel, numbers, until - from);
+                else if (g->cell == 1 && g->stride_w == 2)
+                    NAME(add_every_second)(cells + c * g->channel, numbers, until - from);
+                else
+                    NAME(add_steps)(cells + c * g->channel, g->stride_w * g->cell, numbers, until - from);
+            }
         }
         column += run, count -= run, j = 0;
         if (++i == g->rows)
@@ -111,9 +162,11 @@ static void NAME(add_rows)(const Windows *g, void *x, ptrdiff_t q0, ptrdiff_t co
             int inside = h >= 0 && h < g->H && w >= 0 && w < g->W;
             n = !inside ? 1 : together - u < g->W - w ? together - u : g->W - w;
             u = u + n == together ? 0 : u + n;
-            if (inside)
-                NAME(add_steps)((T *)x + image * g->image + h * g->row + w * g->cell, g->channel, from,
-                                n * g->channels);
+            T *cells = (T *)x + image * g->image + h * g->row + w * g->cell;
+            if (inside && g->channel == 1)
+                NAME(add)(cells, from, n * g->channels);
+            else if (inside)
+                NAME(add_steps)(cells, g->channel, from, g->channels);
             from += n * g->channels;
         }
         if (++j == g->columns) {

@@ -85,6 +85,17 @@ typedef struct {
     const ptrdiff_t *offset;
 } Padded;
 
+/* How outputs see the cells of an image whose rows are copied for each output, see rows.h. Output (i, j) sees through
+   tap (kh, kw) the cell (i * stride_h + kh * dilation_h - top, j * stride_w + kw - left). */
+typedef struct {
+    ptrdiff_t rows, columns; /* outputs of an image */
+    ptrdiff_t KH, KW, stride_h, stride_w, dilation_h, top, left;
+    ptrdiff_t H, W;
+    ptrdiff_t image, channel, row, cell; /* steps of the image */
+    ptrdiff_t channels;
+    ptrdiff_t most, line; /* outputs in a row, whose cells fit lines of the scratch that are so far apart */
+} Unfolding;
+
 /* Where outputs are put: image n, channel c, row i, column j of the outputs, at data + the sum of these steps. */
 typedef struct {
     ptrdiff_t rows, columns;
@@ -214,10 +225,15 @@ typedef struct {
     void (*columns)(const Padded *g, const Run *run, ptrdiff_t q, ptrdiff_t count, const void *planes,
                     ptrdiff_t channel_step, ptrdiff_t channels, ptrdiff_t t0, ptrdiff_t t1, void *columns,
                     ptrdiff_t row);
+    /* rows[q][(kh * KW + kw) * channels + c] for `count` outputs from q0 on; their cells pass through KH lines. Up to a
+       vector is written past the rows, and read past the lines. */
+    void (*rows)(const Unfolding *g, const void *x, ptrdiff_t q0, ptrdiff_t count, void *lines, void *rows,
+                 ptrdiff_t row);
     /* Add a box of sums to numbers elsewhere: to[m * m_step + n * n_step + t * t_step] += the sum over s of
-       sums[s * slice + (t * M + m) * N + n]. */
-    void (*add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t M,
-                     ptrdiff_t N, ptrdiff_t taps, void *to, ptrdiff_t m_step, ptrdiff_t n_step, ptrdiff_t t_step);
+       sums[s * slice + t * tap + m * row + n]. */
+    void (*add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t m0,
+                     ptrdiff_t m1, ptrdiff_t N, ptrdiff_t taps, void *to, ptrdiff_t m_step, ptrdiff_t n_step,
+                     ptrdiff_t t_step);
     /* sums[c] += the sum of C channels of y over places q0 to q0 + count - 1. */
     void (*channel_sums)(const Places *p, int by_pixels, const void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
                          double *sums);

@@ -5,22 +5,22 @@ enum { NAME(BLOCK) = 16 }; /* rows and columns: both arrays are read and written
 /* for m, n in blocks of 16 x 16
      for t in taps
        for s in slices                                              in this order, whoever does it                   */
-static void NAME(add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, ptrdiff_t m0, ptrdiff_t m1,
-                           ptrdiff_t M, ptrdiff_t N, ptrdiff_t taps, void *to, ptrdiff_t m_step, ptrdiff_t n_step,
-                           ptrdiff_t t_step)
+static void NAME(add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, ptrdiff_t tap, ptrdiff_t row,
+                           ptrdiff_t m0, ptrdiff_t m1, ptrdiff_t N, ptrdiff_t taps, void *to, ptrdiff_t m_step,
+                           ptrdiff_t n_step, ptrdiff_t t_step)
 {
     const int lines_along_m = m_step < n_step;
     for (; m0 < m1; m0 += NAME(BLOCK))
         for (ptrdiff_t n = 0; n < N; n += NAME(BLOCK))
             for (ptrdiff_t t = 0; t < taps; t++) {
-                const T *from = (const T *)sums + (t * M + m0) * N + n;
+                const T *from = (const T *)sums + t * tap + m0 * row + n;
                 T block[NAME(BLOCK)][NAME(BLOCK)], *numbers = (T *)to + m0 * m_step + n * n_step + t * t_step;
                 const ptrdiff_t rows = NAME(clip)(m1 - m0, NAME(BLOCK)), columns = NAME(clip)(N - n, NAME(BLOCK));
                 for (ptrdiff_t i = 0; i < rows; i++)
                     for (ptrdiff_t j = 0; j < columns; j++) {
-                        block[i][j] = from[i * N + j];
+                        block[i][j] = from[i * row + j];
                         for (ptrdiff_t s = 1; s < slices; s++)
-                            block[i][j] += from[s * slice + i * N + j];
+                            block[i][j] += from[s * slice + i * row + j];
                     }
                 if (lines_along_m)
                     for (ptrdiff_t j = 0; j < columns; j++)
@@ -62,17 +62,18 @@ ALWAYS void NAME(collect)(const Places *p, const T *image, ptrdiff_t q, ptrdiff_
 
 /* The order of a sum depends on the numbers of outputs only, not on where they are.
 
-     planes    for part of an image, for c in channels              a vector at a time; what is scattered is copied first
+     planes    for run in one image, for c in channels
+                 for part of the run                               a vector at a time; what is scattered is copied first
      pixels    for part of a row, for q in outputs                  one after the other
                  for c in channels                                                                                   */
 static void NAME(channel_sums)(const Places *p, int by_pixels, const void *y, ptrdiff_t q0, ptrdiff_t count,
                                ptrdiff_t C, double *sums)
 {
     T copy[32 * NAME(BLOCK)];
-    const ptrdiff_t whole = by_pixels ? p->columns : p->rows * p->columns, most = by_pixels ? whole : 32 * NAME(BLOCK);
+    const ptrdiff_t whole = by_pixels ? p->columns : p->rows * p->columns, most = 32 * NAME(BLOCK);
     const int together = p->cell == 1 && (p->row == p->columns || p->rows == 1);
     for (const ptrdiff_t end = q0 + count; q0 < end;) {
-        const ptrdiff_t rest = NAME(clip)(whole - q0 % whole, end - q0), run = NAME(clip)(rest, most);
+        const ptrdiff_t run = NAME(clip)(whole - q0 % whole, end - q0);
         const ptrdiff_t q = q0 % (p->rows * p->columns);
         const T *image = (const T *)y + q0 / (p->rows * p->columns) * p->image;
         const T *first = image + q / p->columns * p->row + q % p->columns * p->cell;
@@ -85,11 +86,13 @@ static void NAME(channel_sums)(const Places *p, int by_pixels, const void *y, pt
                     for (ptrdiff_t c = 0; c < C; c++)
                         sums[c] += first[c * p->channel];
         else
-            for (ptrdiff_t c = 0; c < C; c++) {
-                if (!together)
-                    NAME(collect)(p, image + c * p->channel, q, run, copy);
-                sums[c] += NAME(sum)(together ? first + c * p->channel : copy, run);
-            }
+            for (ptrdiff_t c = 0; c < C; c++)
+                for (ptrdiff_t o = 0; o < run; o += most) {
+                    const ptrdiff_t part = NAME(clip)(run - o, most);
+                    if (!together)
+                        NAME(collect)(p, image + c * p->channel, q + o, part, copy);
+                    sums[c] += NAME(sum)(together ? first + c * p->channel + o : copy, part);
+                }
         q0 += run;
     }
 }

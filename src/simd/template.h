@@ -103,6 +103,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 #pragma GCC optimize("unroll-loops")
 #include "product.h"
 
+#include "rows.h"
+
 #include "sums.h"
 
 #include "norm.h"
@@ -122,6 +124,7 @@ static const Kernels NAMED_TABLE = {
     NAME(pad_planes),
     NAME(pad_pixels),
     NAME(columns),
+    NAME(rows),
     NAME(add_sums),
     NAME(channel_sums),
     NAME(add_columns),

@@ -1,0 +1,63 @@
+/* Rows of the matrix of windows: for each output the cells that it sees, tap by tap, with the channels of a cell side
+   by side; part of template.h. For taps that are neighbours in a row. */
+
+/* Cells w0 to w0 + width - 1 of a row of the image, with zeros where the padding is. */
+ALWAYS void NAME(fill_line)(const Unfolding *g, const T *row, ptrdiff_t w0, ptrdiff_t width, T *restrict line)
+{
+    const ptrdiff_t C = g->channels, first = NAME(clip)(-w0, width), end = NAME(clip)(g->W - w0, width);
+    if (end <= first) {
+        NAME(zero)(line, width * C);
+        return;
+    }
+    NAME(zero)(line, first * C);
+    for (ptrdiff_t c = 0; c < C; c++)
+        for (ptrdiff_t w = first; w < end; w++)
+            line[w * C + c] = row[c * g->channel + (w0 + w) * g->cell];
+    NAME(zero)(line + end * C, (width - end) * C);
+}
+
+/* As many numbers as there are, and up to a vector more. (They do not overlap: `restrict` would say so, and make a call
+   of the C library of what is a vector or two.) */
+ALWAYS void NAME(copy_over)(T *to, const T *from, ptrdiff_t count)
+{
+    const ptrdiff_t vectors = count / LANES, rest = count % LANES;
+    for (ptrdiff_t v = 0; v < vectors; v++)
+        NAME(store)(to + v * LANES, NAME(load)(from + v * LANES));
+    to += vectors * LANES, from += vectors * LANES;
+    if (rest > 4)
+        NAME(store)(to, NAME(load)(from));
+    else if (rest > 1)
+        memcpy(to, from, 4 * sizeof(T));
+    else if (rest)
+        *to = *from;
+}
+
+/* for part of a row of outputs                                     whose cells fit the lines
+     for kh                                                         a line of cells
+     for o in outputs of the part
+       for kh                                                       KW cells; what they have too much is overwritten by
+                                                                    the next, and by the next row
+
+   What is left behind each row may be anything. */
+static void NAME(rows)(const Unfolding *g, const void *x, ptrdiff_t q0, ptrdiff_t count, void *lines, void *rows,
+                       ptrdiff_t row)
+{
+    const ptrdiff_t C = g->channels, size = g->KW * C;
+    T *to = rows;
+    for (const ptrdiff_t end = q0 + count; q0 < end;) {
+        const ptrdiff_t i = q0 / g->columns % g->rows, j = q0 % g->columns;
+        const ptrdiff_t part = NAME(least)(NAME(least)(g->columns - j, end - q0), g->most);
+        const T *image = (const T *)x + q0 / (g->rows * g->columns) * g->image;
+        for (ptrdiff_t kh = 0; kh < g->KH; kh++) {
+            const ptrdiff_t h = i * g->stride_h + kh * g->dilation_h - g->top;
+            const ptrdiff_t width = (part - 1) * g->stride_w + g->KW;
+            const int inside = h >= 0 && h < g->H;
+            NAME(fill_line)(g, image + (inside ? h : 0) * g->row, inside ? j * g->stride_w - g->left : g->W, width,
+                            (T *)lines + kh * g->line);
+        }
+        for (ptrdiff_t o = 0; o < part; o++, to += row)
+            for (ptrdiff_t kh = 0; kh < g->KH; kh++)
+                NAME(copy_over)(to + kh * size, (const T *)lines + kh * g->line + o * g->stride_w * C, size);
+        q0 += part;
+    }
+}
