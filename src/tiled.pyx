@@ -602,11 +602,6 @@ def gradients(conv, x, w, dy, dx, dw, db):
             weight_gradient(*_as_rows(_of_images(conv, x), x, dy), dw)
 
 
-cdef bint _is_finite(double[::1] numbers):
-    """Whether all of some numbers are finite."""
-    return kernels_for("float64").is_finite(&numbers[0], numbers.shape[0])
-
-
 def workspace_bytes(conv):
     """Bytes that the largest of the three passes takes beyond its inputs and results."""
     kernels, plans = kernels_id(conv), [_forward_plan(conv, kernels_id(conv))]

@@ -125,7 +125,7 @@ ALWAYS Vector NAME(woven)(Vector a, Vector b, const int last)
 }
 
 /* The first halves of two vectors. */
-ALWAYS Vector NAME(halves)(const T *from, const T *next)
+ALWAYS Vector NAME(first_halves)(const T *from, const T *next)
 {
 #if defined(SHUFFLE)
     const Vector a = NAME(load)(from), b = NAME(load)(next);
@@ -974,7 +974,7 @@ ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, int two, ptrdif
                 if (far)
                     PREFETCH(from + 2 * bottom + k % 2 * LANES);
             }
-            NAME(share_tile)(ties, cell, NAME(halves)(dy + j, dy + j + dy_next));
+            NAME(share_tile)(ties, cell, NAME(first_halves)(dy + j, dy + j + dy_next));
             const Vector after = NAME(woven)(cell[0], cell[1], 1);
             NAME(store)(to, NAME(woven)(cell[0], cell[1], 0));
             if (!two)
