@@ -444,7 +444,7 @@ ALWAYS void NAME(take_window)(const Pool *p, const int take, const ptrdiff_t row
     for (ptrdiff_t c = 0; c < channels; c += LANES) {
         if (c > channels - LANES)
             c = channels - LANES;
-        Vector best;
+        Vector best = NAME(spread)(0);
         Mask best_place = NAME(spread_place)(place);
         for (ptrdiff_t kh = 0; kh < rows; kh++) {
             const T *tap = from + kh * row + c;
