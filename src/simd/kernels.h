@@ -26,7 +26,7 @@ typedef struct {
 
 /* B of some taps: K rows for each, whose vectors lie anywhere. Vector v of row k of tap t is at
    data + place[v] + offset[t] + k * row, and goes to number to[v] of a row of C; `tap` lists those that are added up.
-   A is packed, with K numbers for each tap. */
+   A is packed, with the numbers of all taps side by side for each k. */
 typedef struct {
     const void *data;
     ptrdiff_t row;

@@ -46,7 +46,7 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
     for (ptrdiff_t part = 0; part < parts; part++) {
         const T *a_part = a, *b_part = b;
         if (b_is == NAME(VECTORS_PLACED))
-            a_part += vectors->tap[part] * K * step, b_part += vectors->offset[vectors->tap[part]];
+            a_part += vectors->tap[part] * MR, b_part += vectors->offset[vectors->tap[part]];
         for (ptrdiff_t k = 0; k < K; k++) {
             const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : k;
             Vector numbers[NV];
