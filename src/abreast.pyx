@@ -24,6 +24,8 @@ import numpy as np
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
 from kernels cimport Kernels, Left, Target, Vectors
 
+from cnnfast._windows import alike
+
 cdef enum:
     K_BLOCK = 256  # of K: a tile of weights is 8 x 256 x 4 B; of the vectors that panels see, many are the same
     MOST_CELLS = 256  # of an image, or outputs
@@ -99,7 +101,7 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Left a = Left(job.packed + o * job.K * item, job.K * MR, 1, job.taps * MR, NULL, NULL)
     cdef const Panel *panel
     cdef Vectors b
-    cdef Target to = Target(outputs, job.rows * job.columns * lanes, False, job.bias + o * item, NULL, False)
+    cdef Target to = Target(outputs, job.rows * job.columns * lanes, False, job.bias + o * item, NULL, False, NULL)
     b.data = job.cells_at_once + vector * job.cells * job.pitch * item
     b.row, b.offset = lanes, job.offset
     while c < job.C:
@@ -140,7 +142,7 @@ def suits(conv, Py_ssize_t O, Py_ssize_t C, shape, image, tap_h, tap_w, stride):
             or 2 * C * cells * lanes * conv.itemsize > MOST_BYTES
             or 2 * kernels.MR * K * lanes * outputs > CHUNK_FLOPS):
         return False
-    seen = prod(sum(len(outputs) * len(taps) for outputs, taps in _alike(*axis)) for axis in
+    seen = prod(sum(len(outputs) * len(taps) for outputs, taps in alike(*axis)) for axis in
                 zip(shape[1:], stride, ([h for _, h in tap_h], [w for _, w in tap_w]), image))
     return stride != (1, 1) or PADDING_SHARE * (taps * outputs - seen) >= taps * outputs
 
@@ -168,8 +170,8 @@ cdef class Plan:
         cdef Abreast *job = &self.job
         cdef Py_ssize_t lanes = job.kernels.lanes, most = job.kernels.NR // lanes
         place, to, seen, panels = [], [], [], []
-        for rows, taps_of_row in _alike(job.rows, stride[0], tap_h, image[0]):
-            for columns, taps_of_column in _alike(job.columns, stride[1], tap_w, image[1]):
+        for rows, taps_of_row in alike(job.rows, stride[0], tap_h, image[0]):
+            for columns, taps_of_column in alike(job.columns, stride[1], tap_w, image[1]):
                 count = len(rows) * len(columns)
                 pieces = (count + most - 1) // most
                 edges = [len(to) + count * piece // pieces for piece in range(pieces + 1)]
@@ -237,12 +239,3 @@ def _order(taps, C, step_c, step_h, step_w):
     """Where each number of K is among the weights of a filter: channel by channel."""
     taps = np.array([h * step_h + w * step_w for h, w in taps], np.intp)
     return np.add.outer(np.arange(C, dtype=np.intp) * step_c, taps).reshape(-1)
-
-
-def _alike(count, stride, taps, size):
-    """Outputs of an axis that see cells of the image through the same taps: pairs of lists."""
-    alike = {}
-    for i in range(count):
-        seen = tuple(t for t, cell in enumerate(taps) if 0 <= i * stride + cell < size)
-        alike.setdefault(seen, []).append(i)
-    return [(outputs, seen) for seen, outputs in alike.items()]

@@ -44,6 +44,7 @@ typedef struct {
     const void *row_bias; /* or from a number for each row, */
     const void *column_bias; /* or for each column, */
     int relu;             /* and end with ReLU, in which NaN stays NaN */
+    const ptrdiff_t *place; /* of rows of C, where those of A have places too, instead of `row` */
 } Target;
 
 /* How windows look at an image (n, c, h, w): output (i, j) sees through tap t the cell
