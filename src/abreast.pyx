@@ -6,7 +6,7 @@ image is a good part of them. Valid for groups = 1 and any kernel, stride, paddi
 small, and many enough to fill vectors.
 
     for vectors of images, as many as the memory allows
-      for vector, channel                                     in parallel: cells [image, c, cell] to [c, cell, image]
+      for vector, channel                                     in parallel: cells [image, c, cell] to [cell, c, image]
       for vector, block of filters                            in parallel; depends on the problem only
         for block of K                                        some channels, all taps: their cells fit the second cache
           for panel of outputs                                of which each sees the same taps
@@ -24,11 +24,14 @@ import numpy as np
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
 from kernels cimport Kernels, Left, Target, Vectors
 
+from cnnfast._windows import alike
+
 cdef enum:
     K_BLOCK = 256  # of K: a tile of weights is 8 x 256 x 4 B; of the vectors that panels see, many are the same
     MOST_CELLS = 256  # of an image, or outputs
     OUTPUTS_BYTES = 262144  # of a chunk, which keep a quarter of the second cache: 16 filters of 256 vectors
-    MOST_BYTES = 16777216  # of weights, packed, and of cells that are turned at a time
+    MOST_WEIGHTS = 33554432  # bytes, packed
+    MOST_BYTES = 16777216  # of cells that are turned at a time
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by filters
     FEW_FILTERS = 16  # fewer than this do not pay for the copies
     PADDING_SHARE = 16  # nor do taps of which less than one in so many is in the padding, if the stride is 1 (measured)
@@ -49,7 +52,7 @@ cdef struct Abreast:
     const Panel *panel
     Py_ssize_t panels
     Py_ssize_t c_block, o_block, blocks_of_o, at_once
-    Py_ssize_t plane  # from channel to channel of the cells
+    Py_ssize_t pitch  # from cell to cell: of vectors of all channels, and one more
     const char *x
     char *y
     Py_ssize_t[4] x_step
@@ -78,14 +81,15 @@ cdef void turn_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Py_ssize_t lanes = job.kernels.lanes, item = job.itemsize, n = (job.first + i // job.C) * lanes, h
     cdef Py_ssize_t images = min(lanes, job.N - n), rows = job.cells // job.W, columns = job.W
     cdef const char *x = job.x + (n * job.x_step[0] + i % job.C * job.x_step[1]) * item
-    cdef char *to = job.cells_at_once + i * job.plane * item
+    cdef char *to = job.cells_at_once + (i // job.C * job.cells * job.pitch + i % job.C * lanes) * item
     if images < lanes:
-        memset(to, 0, job.cells * lanes * item)
+        for h in range(job.cells):
+            memset(to + h * job.pitch * item, 0, lanes * item)
     if rows == 1 or job.x_step[2] == columns * job.x_step[3]:
         rows, columns = 1, job.cells
     for h in range(rows):
         job.kernels.copy_matrix(columns, images, x + h * job.x_step[2] * item, job.x_step[3], job.x_step[0],
-                                to + h * columns * lanes * item, lanes, 1)
+                                to + h * columns * job.pitch * item, job.pitch, 1)
 
 
 cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
@@ -93,12 +97,13 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Py_ssize_t lanes = job.kernels.lanes, item = job.itemsize, vector = i // job.blocks_of_o, c = 0, p, channels
     cdef Py_ssize_t o = i % job.blocks_of_o * job.o_block, filters = min(job.o_block, job.O - o)
     cdef char *outputs = job.scratch + thread * job.o_block * job.rows * job.columns * lanes * item
-    cdef const char *weights = job.packed + o * job.K * item
+    cdef Py_ssize_t MR = job.kernels.MR
+    cdef Left a = Left(job.packed + o * job.K * item, job.K * MR, 1, job.taps * MR, NULL, NULL)
     cdef const Panel *panel
     cdef Vectors b
-    cdef Target to = Target(outputs, job.rows * job.columns * lanes, False, job.bias + o * item, NULL, False)
-    b.data = job.cells_at_once + vector * job.C * job.plane * item
-    b.row, b.offset = job.plane, job.offset
+    cdef Target to = Target(outputs, job.rows * job.columns * lanes, False, job.bias + o * item, NULL, False, NULL)
+    b.data = job.cells_at_once + vector * job.cells * job.pitch * item
+    b.row, b.offset = lanes, job.offset
     while c < job.C:
         channels = min(job.c_block, job.C - c)
         to.add, to.relu = c > 0, job.relu and c + channels == job.C
@@ -106,10 +111,9 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
             panel = &job.panel[p]
             b.place, b.to, b.taps, b.tap = (&job.place[panel.first], &job.to[panel.first], panel.taps,
                                             &job.tap[panel.first_tap])
-            job.kernels.multiply_vectors(filters, panel.count, channels,
-                                         Left(weights, job.K * job.kernels.MR, 1, job.kernels.MR, NULL, NULL), &b, to)
-        b.data = <const char *>b.data + channels * job.plane * item
-        weights += channels * job.taps * job.kernels.MR * item
+            job.kernels.multiply_vectors(filters, panel.count, channels, a, &b, to)
+        b.data = <const char *>b.data + channels * lanes * item
+        a.data = <const char *>a.data + channels * job.taps * MR * item
         c += channels
     put(job, (job.first + vector) * lanes, o, filters, outputs)
 
@@ -134,10 +138,11 @@ def suits(conv, Py_ssize_t O, Py_ssize_t C, shape, image, tap_h, tap_w, stride):
     cdef Py_ssize_t lanes = kernels.lanes, cells = prod(image), outputs = shape[1] * shape[2]
     cdef Py_ssize_t taps = len(tap_h) * len(tap_w), K = C * taps, seen
     if (conv.layout != "NCHW" or conv.groups > 1 or O < FEW_FILTERS or max(cells, outputs) > MOST_CELLS
-            or 8 * up(shape[0], lanes) > 9 * shape[0] or max(O * K, 2 * C * cells * lanes) * conv.itemsize > MOST_BYTES
+            or 8 * up(shape[0], lanes) > 9 * shape[0] or O * K * conv.itemsize > MOST_WEIGHTS
+            or 2 * C * cells * lanes * conv.itemsize > MOST_BYTES
             or 2 * kernels.MR * K * lanes * outputs > CHUNK_FLOPS):
         return False
-    seen = prod(sum(len(outputs) * len(taps) for outputs, taps in _alike(*axis)) for axis in
+    seen = prod(sum(len(outputs) * len(taps) for outputs, taps in alike(*axis)) for axis in
                 zip(shape[1:], stride, ([h for _, h in tap_h], [w for _, w in tap_w]), image))
     return stride != (1, 1) or PADDING_SHARE * (taps * outputs - seen) >= taps * outputs
 
@@ -165,17 +170,17 @@ cdef class Plan:
         cdef Abreast *job = &self.job
         cdef Py_ssize_t lanes = job.kernels.lanes, most = job.kernels.NR // lanes
         place, to, seen, panels = [], [], [], []
-        for rows, taps_of_row in _alike(job.rows, stride[0], tap_h, image[0]):
-            for columns, taps_of_column in _alike(job.columns, stride[1], tap_w, image[1]):
+        for rows, taps_of_row in alike(job.rows, stride[0], tap_h, image[0]):
+            for columns, taps_of_column in alike(job.columns, stride[1], tap_w, image[1]):
                 count = len(rows) * len(columns)
                 pieces = (count + most - 1) // most
                 edges = [len(to) + count * piece // pieces for piece in range(pieces + 1)]
                 panels += [(a, b - a, len(taps_of_row) * len(taps_of_column), len(seen))
                            for a, b in zip(edges, edges[1:])]
-                place += [(i * stride[0] * job.W + j * stride[1]) * lanes for i in rows for j in columns]
+                place += [(i * stride[0] * job.W + j * stride[1]) * job.pitch for i in rows for j in columns]
                 to += [(i * job.columns + j) * lanes for i in rows for j in columns]
                 seen += [a * len(tap_w) + b for a in taps_of_row for b in taps_of_column]
-        offset = [(h * job.W + w) * lanes for h in tap_h for w in tap_w]
+        offset = [(h * job.W + w) * job.pitch for h in tap_h for w in tap_w]
         job.panels = len(panels)
         cdef Py_ssize_t[::1] table = np.array(place + to + offset + [x for panel in panels for x in panel] + seen,
                                               np.intp)
@@ -189,10 +194,10 @@ cdef class Plan:
         cdef Abreast *job = &self.job
         cdef Py_ssize_t MR = job.kernels.MR, lanes = job.kernels.lanes, vectors = (job.N + lanes - 1) // lanes
         cdef Py_ssize_t outputs = job.rows * job.columns * lanes, item = job.itemsize
-        cdef Py_ssize_t pieces = min(job.C, (job.K + K_BLOCK - 1) // K_BLOCK), line = 64 // item
+        cdef Py_ssize_t pieces = min(job.C, (job.K + K_BLOCK - 1) // K_BLOCK)
         job.c_block = (job.C + pieces - 1) // pieces
-        job.plane = up(job.cells * lanes, line) | line  # an odd number of cache lines: channels do not share their sets
-        job.at_once = min(vectors, max(1, MOST_BYTES // (job.C * job.plane * item)))
+        job.pitch = (job.C | 1) * lanes  # cells do not share their sets of a cache
+        job.at_once = min(vectors, max(1, MOST_BYTES // (job.cells * job.pitch * item)))
         pieces = (FEW_CHUNKS + job.at_once - 1) // job.at_once
         job.o_block = up(min((job.O + pieces - 1) // pieces, max(1, OUTPUTS_BYTES // (outputs * item)),
                              CHUNK_FLOPS // (2 * outputs * job.K)), MR)
@@ -203,7 +208,7 @@ cdef class Plan:
         """Bytes beyond the arrays, with the threads of now."""
         cdef const Abreast *job = &self.job
         outputs = job.o_block * job.rows * job.columns * job.kernels.lanes
-        return (up(job.O, job.kernels.MR) * job.K + job.at_once * job.C * job.plane
+        return (up(job.O, job.kernels.MR) * job.K + job.at_once * job.cells * job.pitch
                 + thread_count() * outputs) * job.itemsize
 
     def compute(self, x_nchw, w, y_nchw, b, bint relu, bint transposed):
@@ -212,10 +217,10 @@ cdef class Plan:
         cdef Abreast job = self.job
         cdef int rows = 1 if transposed else 0, workers = thread_count(), axis
         cdef Py_ssize_t lanes = job.kernels.lanes, vectors = (job.N + lanes - 1) // lanes, item = job.itemsize, count
-        cdef Py_ssize_t[::1] order = _order(self.taps, job.C, job.c_block, weights.step[1 - rows], weights.step[2],
+        cdef Py_ssize_t[::1] order = _order(self.taps, job.C, weights.step[1 - rows], weights.step[2],
                                             weights.step[3])
         cdef Memory packed = Memory(up(job.O, job.kernels.MR) * job.K * item)
-        cdef Memory cells = Memory(job.at_once * job.C * job.plane * item)
+        cdef Memory cells = Memory(job.at_once * job.cells * job.pitch * item)
         cdef Memory scratch = Memory(workers * job.o_block * job.rows * job.columns * lanes * item)
         job.x, job.y, job.weights, job.bias, job.relu = x.data, y.data, weights.data, bias.data, relu
         for axis in range(4):
@@ -230,17 +235,7 @@ cdef class Plan:
 
 
 @lru_cache(maxsize=64)
-def _order(taps, C, c_block, step_c, step_h, step_w):
-    """Where each number of K is among the weights of a filter, in the order of the blocks of K: tap by tap."""
+def _order(taps, C, step_c, step_h, step_w):
+    """Where each number of K is among the weights of a filter: channel by channel."""
     taps = np.array([h * step_h + w * step_w for h, w in taps], np.intp)
-    channels = np.arange(C, dtype=np.intp) * step_c
-    return np.concatenate([np.add.outer(taps, channels[c:c + c_block]).reshape(-1) for c in range(0, C, c_block)])
-
-
-def _alike(count, stride, taps, size):
-    """Outputs of an axis that see cells of the image through the same taps: pairs of lists."""
-    alike = {}
-    for i in range(count):
-        seen = tuple(t for t, cell in enumerate(taps) if 0 <= i * stride + cell < size)
-        alike.setdefault(seen, []).append(i)
-    return [(outputs, seen) for seen, outputs in alike.items()]
+    return np.add.outer(np.arange(C, dtype=np.intp) * step_c, taps).reshape(-1)

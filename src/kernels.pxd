@@ -33,6 +33,7 @@ cdef extern from "simd/kernels.h" nogil:
         const void *row_bias
         const void *column_bias
         bint relu
+        const Py_ssize_t *place
 
     ctypedef struct Windows:
         Py_ssize_t rows, columns, stride_h, stride_w, H, W, image, channel, row, cell, channels, taps

@@ -14,10 +14,12 @@ One product kernel (simd/product.h) does all the arithmetic, C (M x N) += A (M x
 "pixels" is for NHWC, where channels lie side by side, "planes" for NCHW (and for groups of few channels, whose vectors
 would be nearly empty); both take any strides. Outputs are numbered through all images and cut into runs, so that small
 images share a tile; K = C*KH*KW. What a run sees is copied once with the padding around it (simd/padded.h), unless it
-is a 1x1 that can take it in place. The input gradient is a forward pass over dy with the weights flipped and
-transposed; with stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a
-cell. For few channels it is the product w.T dy, whose columns are added back to the cells they came from. The weight
-gradient is in correlation.pyx, and what is better for many small images in abreast.pyx.
+is a 1x1 that can take it in place. Pixels of many channels are not copied either: the outputs of a run fall into
+classes, each of which sees its own taps (nine for 3x3), and taps in the padding are left out. The input gradient is a
+forward pass over dy with the weights flipped and transposed; with stride s it is s*s of them, one for each phase of the
+cells of x, each with the taps that reach such a cell. For few channels it is the product w.T dy, whose columns are
+added back to the cells they came from. The weight gradient is in correlation.pyx, and what is better for many small
+images in abreast.pyx.
 
     for run of outputs (and some filters, where runs are few)         in parallel; depends on the problem only
       for block of K                                                  some channels, or some taps of one
@@ -37,12 +39,12 @@ from math import prod
 import numpy as np
 
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
-from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, run_of, set_places
+from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, run_of
 from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Windows
 
 from cnnfast import _abreast, _correlation, _naive
 from cnnfast._correlation import add_bias_gradient, are_finite, weight_gradient
-from cnnfast._windows import forward_taps, phase_taps
+from cnnfast._windows import alike, forward_taps, phase_taps
 
 cdef enum:
     K_BLOCK = 256  # of K: a tile of A (8 x 256 x 4 B) and a panel of B (48 x 256 x 4 B) fit the first cache, or nearly
@@ -55,16 +57,25 @@ cdef enum:
     SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured)
     FILLED_BYTES = 67108864  # of images that are filled before Ctrl-C is looked at again
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
+    LINE = 64  # bytes of a cache line
+    TILES_OF_CLASS = 4  # of rows of C that a class of a run should have on average: the last ones are not full
+    MOST_SIDE = 8192  # outputs of an axis that are told apart one by one
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
+    SAME_SET = 4096  # bytes: what lies so far apart shares a set of the first cache, so pixels are not taken from there
+    MOST_CLASSES = 16  # of outputs that see the same taps
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
 
 
 # ------------------------------------------------------------------------------------ forward and input gradient
 
+cdef struct Class:
+    Py_ssize_t taps, first_tap  # that its outputs see, and the first of them in a list
+
+
 cdef struct Product:
     const Kernels *kernels
     Py_ssize_t itemsize
-    bint by_pixels, x_in_place, y_regular, relu
+    bint by_pixels, x_in_place, x_one_to_one, y_regular, relu
     bint spread  # y is not the product: the product is added to all cells of y that `back` says
     Padded g
     Windows back
@@ -74,6 +85,14 @@ cdef struct Product:
     const char *bias
     char *y
     Py_ssize_t x_group, y_group, weight_group  # steps from group to group
+    const Class *classes  # of outputs, by pixels: one, or one for each class of rows and of columns
+    const Py_ssize_t *row_class  # the first of those of a row of outputs,
+    const Py_ssize_t *column_class  # and which of them is that of a column
+    const Py_ssize_t *tap  # list of taps
+    const Py_ssize_t *tap_h  # cells that output 0 sees
+    const Py_ssize_t *tap_w
+    Py_ssize_t class_count
+    bint sees_cells_only  # no output has a tap that it does not see
     Cut cut
     Py_ssize_t C, O, K
     Py_ssize_t c_block, t_block  # channels and taps of a block of K
@@ -128,7 +147,7 @@ cdef void chunk(const Product *job, const Run *run, const char *x, const char *w
         to.data, to.row = y + q * job.p.cell * item, job.p.cell
     elif direct:
         to.data, to.row = y + (run.image * job.p.image + q % (job.cut.rows * job.cut.columns)) * item, job.p.channel
-    to.row_bias = to.column_bias = NULL
+    to.row_bias = to.column_bias = to.place = NULL
     if job.by_pixels:
         to.column_bias = bias
     else:
@@ -189,23 +208,67 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
 
 cdef void pixels_block(const Product *job, const Run *run, const char *x, const char *weights, Py_ssize_t c0,
                        Py_ssize_t t0, Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
-    cdef const Kernels *kernels = job.kernels
-    cdef Py_ssize_t channels = min(job.c_block, job.C - c0), t1 = min(t0 + job.t_block, job.g.taps), q, i
-    cdef Py_ssize_t depth = channels * (t1 - t0), item = job.itemsize
-    cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.padded_bytes)
-    cdef Py_ssize_t *offset = place + job.cut.outputs
+    """A product for each class of outputs, which sees some of the taps: its pixels and rows of weights have places."""
+    cdef Py_ssize_t channels = min(job.c_block, job.C - c0), t1 = min(t0 + job.t_block, job.g.taps), i, c, t, k
+    cdef Py_ssize_t NR = job.kernels.NR, cell = job.g.cell if job.x_in_place else channels
+    cdef Py_ssize_t[MOST_CLASSES] count
+    cdef const char *pixels = x
     cdef Left a
-    cdef Right b = Right(weights, job.K * kernels.NR, kernels.NR, NULL, NULL)
-    if job.x_in_place:
-        a = Left(x + first_of(&job.cut, run) * job.g.cell * item, job.g.cell * kernels.MR, job.g.cell, 1, NULL, NULL)
-    else:
-        kernels.pad_pixels(&job.g, run, x, channels, scratch)
-        set_places(&job.g, run, channels, place)
-        for i in range(t0, t1):
-            for q in range(channels):
-                offset[(i - t0) * channels + q] = job.g.offset[i] * channels + q
-        a = Left(scratch, 0, 0, 1, place, offset)
-    kernels.multiply(run.count, filters, depth, a, b, to)
+    cdef Right b = Right(weights, job.K * NR, NR, NULL, NULL)
+    cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.padded_bytes)
+    cdef Py_ssize_t *row = place + job.class_count * job.cut.outputs
+    cdef Py_ssize_t *offset = row + job.class_count * job.cut.outputs
+    cdef Py_ssize_t *weight = offset + job.c_block * job.t_block
+    if job.x_one_to_one:
+        a = Left(x + first_of(&job.cut, run) * job.g.cell * job.itemsize, job.g.cell * job.kernels.MR, job.g.cell, 1,
+                 NULL, NULL)
+        job.kernels.multiply(run.count, filters, channels, a, b, to)
+        return
+    if not job.x_in_place:
+        job.kernels.pad_pixels(&job.g, run, x, channels, scratch)
+        pixels = scratch
+    set_classes(job, run, cell, to.row, count, place, row)
+    for i in range(job.class_count):
+        k = 0
+        for t in job.tap[job.classes[i].first_tap:job.classes[i].first_tap + job.classes[i].taps]:
+            if t0 <= t < t1:
+                for c in range(channels):
+                    offset[k] = c + (job.tap_h[t] * job.g.row + job.tap_w[t] * cell if job.x_in_place
+                                     else job.g.offset[t] * cell)
+                    weight[k] = ((t - t0) * channels + c) * NR
+                    k += 1
+        to.place = row + i * job.cut.outputs
+        a = Left(pixels, 0, 0, 1, place + i * job.cut.outputs, offset)
+        b.place = weight
+        if k == (t1 - t0) * channels:
+            b.place = NULL
+        job.kernels.multiply(count[i], filters, k, a, b, to)
+
+
+cdef void set_classes(const Product *job, const Run *run, Py_ssize_t cell, Py_ssize_t step, Py_ssize_t *count,
+                      Py_ssize_t *place, Py_ssize_t *row) noexcept nogil:
+    """For each class of outputs: how many a run has, where each sees its cell through a tap at 0, and its row of C."""
+    cdef Py_ssize_t image = run.image, i = run.row, j = run.column, slot = 0, q, at
+    for at in range(job.class_count):
+        count[at] = 0
+    for q in range(run.count):
+        at = job.row_class[i] + job.column_class[j]
+        count[at] += 1
+        at = at * job.cut.outputs + count[at] - 1
+        row[at] = q * step
+        if job.x_in_place:
+            place[at] = image * job.g.image + i * job.g.stride_h * job.g.row + j * job.g.stride_w * cell
+        else:
+            place[at] = (slot * job.g.width + j - run.first) * cell
+        j += 1
+        if j == run.first + run.columns:
+            j = run.first
+            i += 1
+            slot += 1
+            if i == job.g.rows:
+                i = 0
+                image += 1
+                slot += job.g.span_h
 
 
 cdef struct Packing:
@@ -247,6 +310,7 @@ cdef class _Plan:
 
     cdef Product job
     cdef Sight sight  # which owns the tables
+    cdef object classes  # another table
     cdef dict orders  # of weights, by their steps
 
     def __cinit__(self, conv, int O, int C, shape, image, tuple tap_h, tuple tap_w, stride, bint spread=False):
@@ -256,12 +320,46 @@ cdef class _Plan:
         job.C, job.O, job.K = C, O, C * len(tap_h) * len(tap_w)
         job.spread = spread
         set_blocks_of_k(job, len(tap_h) * len(tap_w))
+        self.set_classes(conv.groups, shape, image, [h for _, h in tap_h], [w for _, w in tap_w], stride)
         cut_outputs(&job.cut, shape, outputs_of_run(job, prod(shape) * conv.groups))
         self.sight = Sight(shape, job.cut.outputs, image, tap_h, tap_w, stride)
         job.g = self.sight.g
         job.p.rows, job.p.columns = job.cut.rows, job.cut.columns
         set_memory(job, conv.groups)
         self.orders = {}
+
+    cdef set_classes(self, groups, shape, image, tap_h, tap_w, stride):
+        """Tell outputs apart by the taps that they see, if they are pixels of whole lines, and many of a class."""
+        cdef Product *job = &self.job
+        _, H, W = shape
+        all_h, all_w = range(len(tap_h)), range(len(tap_w))
+        rows, columns = [(range(H), all_h)], [(range(W), all_w)]
+        job.class_count = 1
+        job.sees_cells_only = (job.by_pixels and job.c_block * job.itemsize >= LINE and max(H, W) <= MOST_SIDE
+                               and stride[1] * job.C * groups * job.itemsize % SAME_SET != 0)
+        if job.sees_cells_only:
+            split_rows, split_columns = alike(H, stride[0], tap_h, image[0]), alike(W, stride[1], tap_w, image[1])
+            count = len(split_rows) * len(split_columns)
+            least = TILES_OF_CLASS * job.kernels.MR * count
+            job.sees_cells_only = count == 1 or count <= MOST_CLASSES and least <= min(MOST_OUTPUTS, prod(shape))
+            if job.sees_cells_only:
+                rows, columns, job.class_count = split_rows, split_columns, count
+        row_class, column_class = np.zeros(H, np.intp), np.zeros(W, np.intp)
+        for i, (outputs, _) in enumerate(rows):
+            row_class[list(outputs)] = i * len(columns)
+        for i, (outputs, _) in enumerate(columns):
+            column_class[list(outputs)] = i
+        seen = [[a * len(tap_w) + b for a in row for b in column] for _, row in rows for _, column in columns]
+        classes = [[len(taps), sum(map(len, seen[:i]))] for i, taps in enumerate(seen)]
+        cdef Py_ssize_t[::1] table = np.concatenate([np.array(part, np.intp).reshape(-1) for part in (
+            classes, sum(seen, []), [h for h in tap_h for _ in tap_w], tap_w * len(tap_h), row_class, column_class)])
+        self.classes = table
+        job.classes = <const Class *>&table[0]
+        job.tap = <const Py_ssize_t *>(job.classes + job.class_count)
+        job.tap_h = job.tap + <Py_ssize_t>sum(map(len, seen))
+        job.tap_w = job.tap_h + <Py_ssize_t>(len(tap_h) * len(tap_w))
+        job.row_class = job.tap_w + <Py_ssize_t>(len(tap_h) * len(tap_w))
+        job.column_class = job.row_class + <Py_ssize_t>H
 
     @property
     def workspace_bytes(self):
@@ -298,11 +396,16 @@ cdef void set_blocks_of_k(Product *job, Py_ssize_t taps):
     if pieces == 1:
         pieces = (job.K + K_BLOCK - 1) // K_BLOCK
         job.c_block = (job.C + pieces - 1) // pieces
+        if job.by_pixels:
+            job.c_block = min(job.C, up(job.c_block, LINE // job.itemsize))  # of the pixels, whole cache lines
 
 
 cdef Py_ssize_t outputs_of_run(const Product *job, Py_ssize_t Q):
     """How many of the outputs (of all groups) a run has at most, by the sizes of the problem only."""
     cdef Py_ssize_t NR = job.kernels.NR
+    if job.sees_cells_only and job.g.taps > 1:
+        runs = (Q + MOST_OUTPUTS - 1) // MOST_OUTPUTS
+        return up((Q + runs - 1) // runs, job.kernels.MR)
     outputs = min(MOST_OUTPUTS, PADDED_BYTES // (job.c_block * job.itemsize), Q // FEW_CHUNKS)
     return max(outputs // NR, 2) * NR
 
@@ -318,7 +421,8 @@ cdef void set_memory(Product *job, Py_ssize_t groups):
         job.o_block = min(job.o_block, up((job.O + pieces - 1) // pieces, job.width))
     if job.by_pixels:
         job.padded_bytes = up(job.g.phases * job.g.plane * job.c_block * job.itemsize + slack, 64)
-        job.columns_bytes = up((job.cut.outputs + job.c_block * job.t_block) * sizeof(Py_ssize_t), 64)
+        job.columns_bytes = up(2 * (job.class_count * job.cut.outputs + job.c_block * job.t_block) * sizeof(Py_ssize_t),
+                               64)
     else:
         job.padded_bytes = up(job.channel_step * job.c_block * job.itemsize + slack, 64)
         job.columns_bytes = up(job.c_block * job.t_block * job.kernels.NR * job.itemsize + slack, 64)
@@ -403,7 +507,8 @@ cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu
     cdef Memory packed = Memory(job.groups_at_once * job.weight_group * job.itemsize)
     place(&job, x, y)
     job.relu, job.scratch, job.weights = relu, scratch.data, packed.data
-    job.x_in_place = plan.sight.one_to_one and is_in_place(&job, x)
+    job.x_one_to_one = plan.sight.one_to_one and is_in_place(&job, x)
+    job.x_in_place = job.sees_cells_only and x.step[1] == 1 if job.by_pixels else job.x_one_to_one
     set_packing(&packing, &job, weights.step[rows], weights.shape[0] // groups * weights.step[0], order)
     packing.packed = packed.data
     while i < groups:
@@ -548,7 +653,7 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
     _fill(b, False, dx_nchw)
     place(&job, dy, dx)
     job.y_group, job.y_regular, job.relu = C * dx.step[1], False, False
-    job.x_in_place = is_in_place(&job, dy)
+    job.x_in_place = job.x_one_to_one = is_in_place(&job, dy)
     cells = _spread_cells(conv)
     job.back = windows_on(dx, C, dy.shape[2], dy.shape[3], (h.stride, v.stride), cells,
                           v.kernel if v.dilation == 1 else 1)

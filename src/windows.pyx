@@ -75,3 +75,14 @@ def phase_taps(axis, phase):
     """Taps that reach cells phase, phase + stride, ...: (k, the window whose tap k is at the first of them)."""
     shifts = ((k, phase + axis.pad_before - k * axis.dilation) for k in reversed(range(axis.kernel)))
     return tuple((k, shift // axis.stride) for k, shift in shifts if shift % axis.stride == 0)
+
+
+def alike(count, stride, taps, size):
+    """Outputs of an axis that see cells of the image through the same taps: pairs of them and the taps."""
+    if min(taps) >= 0 and max(taps) + (count - 1) * stride < size:
+        return [(range(count), tuple(range(len(taps))))]
+    alike = {}
+    for i in range(count):
+        seen = tuple(t for t, cell in enumerate(taps) if 0 <= i * stride + cell < size)
+        alike.setdefault(seen, []).append(i)
+    return [(outputs, seen) for seen, outputs in alike.items()]

@@ -26,7 +26,7 @@ typedef struct {
 
 /* B of some taps: K rows for each, whose vectors lie anywhere. Vector v of row k of tap t is at
    data + place[v] + offset[t] + k * row, and goes to number to[v] of a row of C; `tap` lists those that are added up.
-   A is packed, with K numbers for each tap. */
+   A is packed, with the numbers of all taps side by side for each k. */
 typedef struct {
     const void *data;
     ptrdiff_t row;
@@ -44,6 +44,7 @@ typedef struct {
     const void *row_bias; /* or from a number for each row, */
     const void *column_bias; /* or for each column, */
     int relu;             /* and end with ReLU, in which NaN stays NaN */
+    const ptrdiff_t *place; /* of rows of C, where those of A have places too, instead of `row` */
 } Target;
 
 /* How windows look at an image (n, c, h, w): output (i, j) sees through tap t the cell

@@ -25,8 +25,9 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
                        const T *column_bias)
 {
 #define C_VECTOR(v) (b_is == NAME(VECTORS_PLACED) ? vectors->to[v] : v * LANES)
+#define C_ROW(m) (a_is == NAME(PLACED) ? to.place[m0 + m] : (m0 + m) * to.row)
     const ptrdiff_t parts = b_is == NAME(VECTORS_PLACED) ? vectors->taps : 1;
-    T *c = (T *)to.data + m0 * to.row;
+    T *c = to.data;
     const T *row_bias = to.row_bias ? (const T *)to.row_bias + m0 : NULL;
     const T *a = (const T *)left->data + (a_is == NAME(PLACED) ? 0 : m0 / MR * left->tile + m0 % MR * left->row);
     const ptrdiff_t *offset = left->offset, row = left->row, step = left->step;
@@ -38,7 +39,7 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
         rows[m] = a_is == NAME(PACKED) ? a + m : a_is == NAME(PLACED) ? a + left->place[m0 + m] : a + m * row;
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++)
-            acc[m][v] = to.add        ? NAME(load)(c + m * to.row + C_VECTOR(v))
+            acc[m][v] = to.add        ? NAME(load)(c + C_ROW(m) + C_VECTOR(v))
                         : row_bias    ? NAME(spread)(row_bias[m])
                         : column_bias ? NAME(load)(column_bias + v * LANES)
                                       : NAME(spread)(0);
@@ -46,7 +47,7 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
     for (ptrdiff_t part = 0; part < parts; part++) {
         const T *a_part = a, *b_part = b;
         if (b_is == NAME(VECTORS_PLACED))
-            a_part += vectors->tap[part] * K * step, b_part += vectors->offset[vectors->tap[part]];
+            a_part += vectors->tap[part] * MR, b_part += vectors->offset[vectors->tap[part]];
         for (ptrdiff_t k = 0; k < K; k++) {
             const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : k;
             Vector numbers[NV];
@@ -70,9 +71,10 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++) {
             Vector y = acc[m][v];
-            NAME(store)(c + m * to.row + C_VECTOR(v), to.relu ? NAME(relu)(y) : y);
+            NAME(store)(c + C_ROW(m) + C_VECTOR(v), to.relu ? NAME(relu)(y) : y);
         }
 #undef C_VECTOR
+#undef C_ROW
 }
 
 /* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
@@ -105,7 +107,9 @@ static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left
 {
 #define PANEL(nv, a_is, b_is) NAME(panel)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias)
 #define PANELS(nv)                                                                                                    \
-    if (left->place)                                                                                                  \
+    if (left->place && right->place)                                                                                  \
+        PANEL(nv, PLACED, ROWS_PLACED);                                                                               \
+    else if (left->place)                                                                                             \
         PANEL(nv, PLACED, EVEN);                                                                                   \
     else if (left->row == 1 && right->place)                                                                          \
         PANEL(nv, PACKED, ROWS_PLACED);                                                                                   \
@@ -130,25 +134,29 @@ static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left
 static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,
                              const Right *right, Target to, const T *column_bias)
 {
+#define C_ROW(m) (left->place ? to.place[m] : (m) * to.row)
     T buffer[MR * NR], bias[NR] = {0};
+    ptrdiff_t places[MR];
+    for (int i = 0; i < MR; i++)
+        places[i] = i * NR;
     if (column_bias)
         memcpy(bias, column_bias, n * sizeof(T));
     for (ptrdiff_t m = 0; m < M; m += MR) {
         ptrdiff_t rows = M - m < MR ? M - m : MR;
-        T *c = (T *)to.data + m * to.row;
         if (to.add)
-            for (ptrdiff_t i = 0; i < rows; i++)
-                memcpy(buffer + i * NR, c + i * to.row, n * sizeof(T));
+            for (ptrdiff_t i = m; i < m + rows; i++)
+                memcpy(buffer + (i - m) * NR, (T *)to.data + C_ROW(i), n * sizeof(T));
         Left part = *left;
         if (part.place)
             part.place += m;
         else
             part.data = (const T *)part.data + m / MR * part.tile;
-        Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu};
+        Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu, places};
         NAME(whole_panel)(nv, rows, K, &part, b, right, b, buffered, column_bias ? bias : NULL);
-        for (ptrdiff_t i = 0; i < rows; i++)
-            memcpy(c + i * to.row, buffer + i * NR, n * sizeof(T));
+        for (ptrdiff_t i = m; i < m + rows; i++)
+            memcpy((T *)to.data + C_ROW(i), buffer + (i - m) * NR, n * sizeof(T));
     }
+#undef C_ROW
 }
 
 static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right b, Target c)
@@ -158,7 +166,7 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
         int nv = (int)((rest + LANES - 1) / LANES);
         const T *b_panel = (const T *)b.data + n / NR * b.panel;
         const T *column_bias = c.column_bias ? (const T *)c.column_bias + n : NULL;
-        Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu};
+        Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu, c.place};
         const T *next = N - n > NR ? b_panel + b.panel : b.next ? b.next : b_panel;
         if (rest == nv * LANES)
             NAME(whole_panel)(nv, M, K, &a, b_panel, &b, next, to, column_bias);
