@@ -30,8 +30,7 @@ import cnnfast
 PLACES = ("begin", "end")
 STRIDES = (1, 2)
 NORMS = ("batch_norm2d", "group_norm")
-VECTORISED = ("conv2d", "conv_transpose2d", "linear", *NORMS)  # where the instruction set matters
-OTHERS = ("max_pool2d", "avg_pool2d")
+VECTORISED = ("conv2d", "conv_transpose2d", "linear", "max_pool2d", "avg_pool2d", *NORMS)
 NAMES = (
     *("typical", "typical-3x3", "pixel", "stem", "few-channels"),
     *("depthwise", "depthwise-of-vectors", "depthwise-times-3", "depthwise-3x3-stride-2"),
@@ -156,9 +155,6 @@ def guard() -> None:
                 continue  # it uses no vectors
             print(name, variant, variant.case.shapes, variant.case.options, flush=True)
             layer(variant)
-    for variant in problems(OTHERS):
-        print(variant, variant.case.shapes, variant.case.options, flush=True)
-        layer(variant)
     for variant in problems(("conv2d",)):
         if variant.algorithm == "naive" and variant.layout == "NCHW":
             print("columns", variant, variant.case.shapes, variant.case.options, flush=True)

@@ -960,7 +960,7 @@ static void NAME(tiles_by_copies)(const Pool *p, const T *x, const T *dy, T *dx)
 ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, int two, ptrdiff_t rows, const T *x, const T *dy, T *dx)
 {
     const ptrdiff_t line = p->w.size, bottom = p->seen_at.row, dy_row = p->y_at.row, columns = p->w.output;
-    const ptrdiff_t next = two ? 2 * bottom : LANES, dy_next = two ? dy_row : LANES / 2, step = 1 + two;
+    const ptrdiff_t next = two ? 2 * bottom : LANES, step = 1 + two;
     const int far = columns > 2 * LANES; /* rows so long that the processor does not foresee the next pair */
     for (ptrdiff_t i = 0; i < rows; i += step, x += step * 2 * bottom, dy += step * dy_row, dx += step * 2 * line)
         for (ptrdiff_t j = 0; j < columns; j += LANES) {
@@ -974,7 +974,7 @@ ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, int two, ptrdif
                 if (far)
                     PREFETCH(from + 2 * bottom + k % 2 * LANES);
             }
-            NAME(share_tile)(ties, cell, NAME(first_halves)(dy + j, dy + j + dy_next));
+            NAME(share_tile)(ties, cell, two ? NAME(first_halves)(dy + j, dy + j + dy_row) : NAME(load)(dy + j));
             const Vector after = NAME(woven)(cell[0], cell[1], 1);
             NAME(store)(to, NAME(woven)(cell[0], cell[1], 0));
             if (!two)
