@@ -96,7 +96,7 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef const char *weights = job.packed + o * job.K * item
     cdef const Panel *panel
     cdef Vectors b
-    cdef Target to = Target(outputs, job.rows * job.columns * lanes, False, job.bias + o * item, NULL, False)
+    cdef Target to = Target(outputs, job.rows * job.columns * lanes, False, job.bias + o * item, NULL, False, False)
     b.data = job.cells_at_once + vector * job.C * job.plane * item
     b.row, b.offset = job.plane, job.offset
     while c < job.C:

@@ -279,6 +279,13 @@ def why_not(conv):
     return None
 
 
+def why_slower(conv):
+    """Return why `tiled` is faster, or None."""
+    if conv.C == 1 and conv.layout == "NHWC":
+        return "one channel has no neighbours to share a vector with, but its filters have"
+    return None
+
+
 def _scratch_bytes(conv):
     return max(problem_of(conv, False).scratch_bytes, problem_of(conv, True).scratch_bytes)
 

@@ -32,7 +32,7 @@ cdef extern from "simd/kernels.h" nogil:
         bint add
         const void *row_bias
         const void *column_bias
-        bint relu
+        bint relu, far
 
     ctypedef struct Windows:
         Py_ssize_t rows, columns, stride_h, stride_w, H, W, image, channel, row, cell, channels, taps
@@ -46,7 +46,8 @@ cdef extern from "simd/kernels.h" nogil:
         Py_ssize_t image, row, column, count, first, columns
 
     ctypedef struct Padded:
-        Py_ssize_t stride_h, stride_w, H, W, image, channel, row, cell, rows, low_h, low_w, span_h, span_w, phases
+        Py_ssize_t stride_h, stride_w, step_h, step_w, H, W, image, channel, row, cell, rows
+        Py_ssize_t low_h, low_w, span_h, span_w, phases
         const Py_ssize_t *phase_h
         const Py_ssize_t *phase_w
         Py_ssize_t width, plane, taps

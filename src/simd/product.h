@@ -35,6 +35,10 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
     Vector acc[MR][NV];
 #pragma GCC unroll 16
     for (int m = 0; m < mr; m++) {
+        if (to.far)
+#pragma GCC unroll 4
+            for (int v = 0; v < nv; v++)
+                PREFETCH_TO_WRITE(c + m * to.row + C_VECTOR(v));
         rows[m] = a_is == NAME(PACKED) ? a + m : a_is == NAME(PLACED) ? a + left->place[m0 + m] : a + m * row;
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++)
@@ -144,7 +148,7 @@ static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, cons
             part.place += m;
         else
             part.data = (const T *)part.data + m / MR * part.tile;
-        Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu};
+        Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu, 0};
         NAME(whole_panel)(nv, rows, K, &part, b, right, b, buffered, column_bias ? bias : NULL);
         for (ptrdiff_t i = 0; i < rows; i++)
             memcpy(c + i * to.row, buffer + i * NR, n * sizeof(T));
@@ -158,7 +162,7 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
         int nv = (int)((rest + LANES - 1) / LANES);
         const T *b_panel = (const T *)b.data + n / NR * b.panel;
         const T *column_bias = c.column_bias ? (const T *)c.column_bias + n : NULL;
-        Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu};
+        Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu, c.far};
         const T *next = N - n > NR ? b_panel + b.panel : b.next ? b.next : b_panel;
         if (rest == nv * LANES)
             NAME(whole_panel)(nv, M, K, &a, b_panel, &b, next, to, column_bias);
