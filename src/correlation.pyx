@@ -84,7 +84,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     cdef char *scratch = job.scratch + thread * job.scratch_bytes
     cdef Target to
     to.data = job.sums + ((slice * job.groups + group) * job.sums_group + m0 * job.sums_row + n0) * item
-    to.row, to.row_bias, to.column_bias, to.relu = job.sums_row, NULL, NULL, False
+    to.row, to.row_bias, to.column_bias, to.relu, to.far = job.sums_row, NULL, NULL, False, False
     to.add = job.in_dw or job.first_slice > 0
     cdef Run run
     cdef bint by_image = (job.x_in_place if job.by_columns else job.dy_in_place) and plane >= SMALL_PLANE

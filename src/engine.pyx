@@ -132,7 +132,7 @@ def repeat_tile(dtype, Py_ssize_t times):
     memset(memory.data, 0, memory.size)
     cdef Left a = Left(memory.data, 0, 1, MR, NULL, NULL)
     cdef Right b = Right(memory.data + TILE_K * MR * item, 0, NR, NULL, NULL)
-    cdef Target c = Target(memory.data + TILE_K * (MR + NR) * item, NR, True, NULL, NULL, False, NULL)
+    cdef Target c = Target(memory.data + TILE_K * (MR + NR) * item, NR, True, NULL, NULL, False, NULL, False)
     with nogil:
         for i in range(times):
             kernels.multiply(MR, NR, TILE_K, a, b, c)

@@ -34,6 +34,7 @@ cdef extern from "simd/kernels.h" nogil:
         const void *column_bias
         bint relu
         const Py_ssize_t *place
+        bint far
 
     ctypedef struct Windows:
         Py_ssize_t rows, columns, stride_h, stride_w, H, W, image, channel, row, cell, channels, taps
@@ -47,7 +48,8 @@ cdef extern from "simd/kernels.h" nogil:
         Py_ssize_t image, row, column, count, first, columns
 
     ctypedef struct Padded:
-        Py_ssize_t stride_h, stride_w, H, W, image, channel, row, cell, rows, low_h, low_w, span_h, span_w, phases
+        Py_ssize_t stride_h, stride_w, step_h, step_w, H, W, image, channel, row, cell, rows
+        Py_ssize_t low_h, low_w, span_h, span_w, phases
         const Py_ssize_t *phase_h
         const Py_ssize_t *phase_w
         Py_ssize_t width, plane, taps

@@ -15,11 +15,12 @@ One product kernel (simd/product.h) does all the arithmetic, C (M x N) += A (M x
 would be nearly empty); both take any strides. Outputs are numbered through all images and cut into runs, so that small
 images share a tile; K = C*KH*KW. What a run sees is copied once with the padding around it (simd/padded.h), unless it
 is a 1x1 that can take it in place. Pixels of many channels are not copied either: the outputs of a run fall into
-classes, each of which sees its own taps (nine for 3x3), and taps in the padding are left out. The input gradient is a
-forward pass over dy with the weights flipped and transposed; with stride s it is s*s of them, one for each phase of the
-cells of x, each with the taps that reach such a cell. For few channels it is the product w.T dy, whose columns are
-added back to the cells they came from. The weight gradient is in correlation.pyx, and what is better for many small
-images in abreast.pyx.
+classes, each of which sees its own taps (nine for 3x3), and taps in the padding are left out. Few channels in planes do
+not pay for their columns: of them, vectors of neighbouring outputs are seen where the padded rows are, and the last
+vector of a row overlaps the one before. The input gradient is a forward pass over dy with the weights flipped and
+transposed; with stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a
+cell. For few channels it is the product w.T dy, whose columns are added back to the cells they came from. The weight
+gradient is in correlation.pyx, and what is better for many small images in abreast.pyx.
 
     for run of outputs (and some filters, where runs are few)         in parallel; depends on the problem only
       for block of K                                                  some channels, or some taps of one
@@ -40,7 +41,7 @@ import numpy as np
 
 from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
 from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, run_of
-from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Windows
+from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Vectors, Windows
 
 from cnnfast import _abreast, _correlation, _naive
 from cnnfast._correlation import add_bias_gradient, are_finite, weight_gradient
@@ -50,9 +51,12 @@ cdef enum:
     K_BLOCK = 256  # of K: a tile of A (8 x 256 x 4 B) and a panel of B (48 x 256 x 4 B) fit the first cache, or nearly
     PADDED_BYTES = 98304  # of the rows of a chunk: with the weights of a block they fit the second cache
     PACKED_BYTES = 16777216  # of weights packed at a time
+    FAR_BYTES = 1048576  # of y, more than the second cache holds
     TABLE_BYTES = 16  # of offsets for each number of K
     MOST_ORDERS = 8  # layouts of weights that a plan remembers
-    FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows
+    FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows, and multiply their columns too seldom
+    MOST_IN_ROWS = 1536  # outputs of a run that is computed in rows, so that most vectors share a tile with others
+    OVERLAP_SHARE = 16  # of the vectors of rows, at the most one in so many is computed twice rather than copied
     SPREAD_CHANNELS = 4  # fewer than this, seen by
     SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured)
     FILLED_BYTES = 67108864  # of images that are filled before Ctrl-C is looked at again
@@ -76,6 +80,8 @@ cdef struct Product:
     const Kernels *kernels
     Py_ssize_t itemsize
     bint by_pixels, x_in_place, x_one_to_one, y_regular, relu
+    bint y_is_far
+    bint in_rows  # planes: vectors of outputs see the padded rows themselves, not columns
     bint spread  # y is not the product: the product is added to all cells of y that `back` says
     Padded g
     Windows back
@@ -139,14 +145,17 @@ cdef void chunk(const Product *job, const Run *run, const char *x, const char *w
     """All blocks of K for one run of outputs and some filters, then what they add up to goes where it belongs."""
     cdef Py_ssize_t q = first_of(&job.cut, run), item = job.itemsize, c, t, depth
     cdef char *buffer = scratch + job.padded_bytes + job.columns_bytes
-    cdef bint direct = job.y_regular and (job.by_pixels or is_in_one_image(&job.cut, run))
+    cdef bint direct = is_direct(job, run)
     cdef Py_ssize_t row = job.o_block if job.by_pixels else job.cut.outputs
     cdef Target to
     to.data, to.row = buffer, row
     if direct and job.by_pixels:
         to.data, to.row = y + q * job.p.cell * item, job.p.cell
+    elif direct and job.in_rows:
+        to.data, to.row = y + (run.image * job.p.image + run.column) * item, job.p.channel
     elif direct:
         to.data, to.row = y + (run.image * job.p.image + q % (job.cut.rows * job.cut.columns)) * item, job.p.channel
+    to.far = direct and job.y_is_far
     to.row_bias = to.column_bias = to.place = NULL
     if job.by_pixels:
         to.column_bias = bias
@@ -176,6 +185,13 @@ cdef void chunk(const Product *job, const Run *run, const char *x, const char *w
         job.kernels.scatter(&job.p, y, q, run.count, filters, buffer, row, 1)
 
 
+cdef bint is_direct(const Product *job, const Run *run) noexcept nogil:
+    """Whether a run is computed where its outputs belong."""
+    if job.in_rows:
+        return job.p.cell == 1
+    return job.y_regular and (job.by_pixels or is_in_one_image(&job.cut, run))
+
+
 cdef void planes_block(const Product *job, const Run *run, const char *x, const char *weights, Py_ssize_t c0,
                        Py_ssize_t t0, Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
     cdef const Kernels *kernels = job.kernels
@@ -192,6 +208,9 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
         kernels.multiply(filters, run.count, depth, a, b, to)
         return
     kernels.pad_planes(&job.g, run, x, channels, scratch, job.channel_step)
+    if job.in_rows:
+        rows_block(job, run, weights, channels, t0, t1, filters, scratch, to)
+        return
     if job.g.taps == 1:
         b.data, b.row = scratch + (run.column - run.first) * item, job.channel_step
         kernels.multiply(filters, run.count, depth, a, b, to)
@@ -204,6 +223,50 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
         kernels.multiply(filters, min(NR, run.count - q), depth, a, b, to)
         to.data = <char *>to.data + NR * item
         q += NR
+
+
+cdef void rows_block(const Product *job, const Run *run, const char *weights, Py_ssize_t channels, Py_ssize_t t0,
+                     Py_ssize_t t1, Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
+    cdef const Kernels *kernels = job.kernels
+    cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.padded_bytes)
+    cdef Py_ssize_t *put = place + vectors_of_run(job)
+    cdef Py_ssize_t *tap = put + vectors_of_run(job)
+    cdef Py_ssize_t vectors = set_vectors(job, run, place, put), most = kernels.NR // kernels.lanes, v = 0, t
+    cdef Left a = Left(weights, job.K * kernels.MR, 1, (t1 - t0) * kernels.MR, NULL, NULL)
+    cdef Vectors b
+    for t in range(t1 - t0):
+        tap[t] = t
+    while v < vectors:
+        b = Vectors(scratch, job.channel_step, place + v, put + v, job.g.offset + t0, t1 - t0, tap)
+        kernels.multiply_vectors(filters, min(most, vectors - v), channels, a, &b, to)
+        v += most
+
+
+cdef Py_ssize_t set_vectors(const Product *job, const Run *run, Py_ssize_t *place, Py_ssize_t *to) noexcept nogil:
+    """Where the vectors of a run see their cells through a tap at offset 0, and where they are put; how many."""
+    cdef Py_ssize_t lanes = job.kernels.lanes, image = 0, i = run.row, slot = 0, q = 0, count = 0, j
+    cdef bint direct = is_direct(job, run)
+    while q < run.count:
+        j = 0
+        while j < run.columns:
+            place[count] = slot * job.g.width + min(j, run.columns - lanes)
+            to[count] = (image * job.p.image + i * job.p.row if direct else q) + min(j, run.columns - lanes)
+            count += 1
+            j += lanes
+        q += run.columns
+        i += 1
+        slot += 1
+        if i == job.g.rows:
+            i = 0
+            image += 1
+            slot += job.g.span_h
+    return count
+
+
+cdef Py_ssize_t vectors_of_run(const Product *job) noexcept nogil:
+    """How many vectors a run that is computed in rows has at most."""
+    cdef Py_ssize_t columns = min(job.cut.columns, job.cut.outputs), lanes = job.kernels.lanes
+    return job.cut.outputs // columns * ((columns + lanes - 1) // lanes)
 
 
 cdef void pixels_block(const Product *job, const Run *run, const char *x, const char *weights, Py_ssize_t c0,
@@ -257,18 +320,19 @@ cdef void set_classes(const Product *job, const Run *run, Py_ssize_t cell, Py_ss
         at = at * job.cut.outputs + count[at] - 1
         row[at] = q * step
         if job.x_in_place:
-            place[at] = image * job.g.image + i * job.g.stride_h * job.g.row + j * job.g.stride_w * cell
+            place[at] = (image * job.g.image + i * job.g.step_h * job.g.stride_h * job.g.row
+                         + j * job.g.step_w * job.g.stride_w * cell)
         else:
-            place[at] = (slot * job.g.width + j - run.first) * cell
+            place[at] = (slot * job.g.width + (j - run.first) * job.g.step_w) * cell
         j += 1
         if j == run.first + run.columns:
             j = run.first
             i += 1
-            slot += 1
+            slot += job.g.step_h
             if i == job.g.rows:
                 i = 0
                 image += 1
-                slot += job.g.span_h
+                slot += 1 + job.g.span_h - job.g.step_h
 
 
 cdef struct Packing:
@@ -319,10 +383,12 @@ cdef class _Plan:
         job.kernels, job.itemsize, job.by_pixels = kernels_for(conv.dtype), conv.itemsize, is_by_pixels(conv)
         job.C, job.O, job.K = C, O, C * len(tap_h) * len(tap_w)
         job.spread = spread
+        job.y_is_far = prod(shape) * conv.groups * O * job.itemsize > FAR_BYTES
         set_blocks_of_k(job, len(tap_h) * len(tap_w))
+        job.in_rows = not job.by_pixels and len(tap_h) * len(tap_w) > 1 and is_in_rows(job, shape[2])
         self.set_classes(conv.groups, shape, image, [h for _, h in tap_h], [w for _, w in tap_w], stride)
-        cut_outputs(&job.cut, shape, outputs_of_run(job, prod(shape) * conv.groups))
-        self.sight = Sight(shape, job.cut.outputs, image, tap_h, tap_w, stride)
+        cut_outputs(&job.cut, shape, outputs_of_run(job, prod(shape) * conv.groups, shape[2]))
+        self.sight = Sight(shape, job.cut.outputs, image, tap_h, tap_w, stride, job.by_pixels)
         job.g = self.sight.g
         job.p.rows, job.p.columns = job.cut.rows, job.cut.columns
         set_memory(job, conv.groups)
@@ -400,13 +466,23 @@ cdef void set_blocks_of_k(Product *job, Py_ssize_t taps):
             job.c_block = min(job.C, up(job.c_block, LINE // job.itemsize))  # of the pixels, whole cache lines
 
 
-cdef Py_ssize_t outputs_of_run(const Product *job, Py_ssize_t Q):
+cdef bint is_in_rows(const Product *job, Py_ssize_t columns):
+    """Whether vectors of outputs of one row see few channels where they are, and few of them twice."""
+    cdef Py_ssize_t lanes = job.kernels.lanes, vectors = (columns + lanes - 1) // lanes
+    return (job.C < FEW_CHANNELS and lanes <= columns <= MOST_IN_ROWS
+            and OVERLAP_SHARE * (vectors * lanes - columns) <= vectors * lanes)
+
+
+cdef Py_ssize_t outputs_of_run(const Product *job, Py_ssize_t Q, Py_ssize_t columns):
     """How many of the outputs (of all groups) a run has at most, by the sizes of the problem only."""
     cdef Py_ssize_t NR = job.kernels.NR
     if job.sees_cells_only and job.g.taps > 1:
         runs = (Q + MOST_OUTPUTS - 1) // MOST_OUTPUTS
         return up((Q + runs - 1) // runs, job.kernels.MR)
-    outputs = min(MOST_OUTPUTS, PADDED_BYTES // (job.c_block * job.itemsize), Q // FEW_CHUNKS)
+    most = MOST_IN_ROWS if job.in_rows else MOST_OUTPUTS
+    outputs = min(most, PADDED_BYTES // (job.c_block * job.itemsize), Q // FEW_CHUNKS)
+    if job.in_rows:
+        return max(outputs // columns, 1) * columns
     return max(outputs // NR, 2) * NR
 
 
@@ -426,6 +502,8 @@ cdef void set_memory(Product *job, Py_ssize_t groups):
     else:
         job.padded_bytes = up(job.channel_step * job.c_block * job.itemsize + slack, 64)
         job.columns_bytes = up(job.c_block * job.t_block * job.kernels.NR * job.itemsize + slack, 64)
+        if job.in_rows:
+            job.columns_bytes = up((2 * vectors_of_run(job) + job.t_block) * sizeof(Py_ssize_t), 64)
     job.buffer_bytes = up(job.cut.outputs * job.o_block * job.itemsize, 64)
     job.scratch_bytes = job.padded_bytes + job.columns_bytes + job.buffer_bytes
     job.filters_at_once = min(up(job.O, job.width),

@@ -4,6 +4,8 @@ The outputs of all images, in their order, are cut into runs, so that small imag
 by simd/padded.h; a `Sight` holds the tables for that. Valid for any stride, dilation, padding and kernel.
 """
 
+from math import prod
+
 import numpy as np
 
 from kernels cimport MOST_OUTPUTS, Padded
@@ -14,7 +16,7 @@ cdef void cut_outputs(Cut *cut, shape, Py_ssize_t outputs):
     cut.N, cut.rows, cut.columns = shape
     cut.outputs, cut.runs_of_row = outputs, 0
     cut.runs = (cut.N * cut.rows * cut.columns + outputs - 1) // outputs
-    if cut.columns > MOST_OUTPUTS:
+    if cut.columns > max(outputs, MOST_OUTPUTS):
         cut.runs_of_row = (cut.columns + outputs - 1) // outputs
         cut.runs = cut.N * cut.rows * cut.runs_of_row
 
@@ -22,16 +24,21 @@ cdef void cut_outputs(Cut *cut, shape, Py_ssize_t outputs):
 cdef class Sight:
     """The windows of some outputs over an image.
 
-    tap_h and tap_w list (kernel index, cell of the image that output 0 sees through it).
+    tap_h and tap_w list (kernel index, cell of the image that output 0 sees through it). Pixels of which all phases are
+    seen need not be parted.
     """
 
-    def __cinit__(self, shape, Py_ssize_t outputs, image, tuple tap_h, tuple tap_w, stride):
+    def __cinit__(self, shape, Py_ssize_t outputs, image, tuple tap_h, tuple tap_w, stride,
+                  bint by_pixels=False):
         cdef Padded *g = &self.g
         cdef Cut cut
         cut_outputs(&cut, shape, outputs)
         g.rows = cut.rows
         g.H, g.W = image
         g.stride_h, g.stride_w = stride
+        g.step_h = g.step_w = 1
+        if by_pixels and len({(h % g.stride_h, w % g.stride_w) for _, h in tap_h for _, w in tap_w}) == prod(stride):
+            g.step_h, g.step_w, g.stride_h, g.stride_w = g.stride_h, g.stride_w, 1, 1
         places = [(h % g.stride_h, w % g.stride_w, h // g.stride_h, w // g.stride_w)
                   for _, h in tap_h for _, w in tap_w]
         phases = sorted({place[:2] for place in places})
@@ -45,8 +52,8 @@ cdef class Sight:
         g.phase_h, g.phase_w, g.offset = &self.table[0], &self.table[g.phases], &self.table[2 * g.phases]
         self.taps = [(h, w) for h, _ in tap_h for w, _ in tap_w]
         self.padded = any(min(cells) < 0 or max(cells) + (count - 1) * step >= size for cells, count, step, size in (
-            ([h for _, h in tap_h], cut.rows, g.stride_h, g.H), ([w for _, w in tap_w], cut.columns, g.stride_w, g.W)))
-        self.one_to_one = (len(places) == 1 and not self.padded and g.stride_h == g.stride_w == 1
+            ([h for _, h in tap_h], cut.rows, stride[0], g.H), ([w for _, w in tap_w], cut.columns, stride[1], g.W)))
+        self.one_to_one = (len(places) == 1 and not self.padded and tuple(stride) == (1, 1)
                            and (cut.rows, cut.columns) == (g.H, g.W))
 
     cdef void set_size(self, const Cut *cut):
@@ -56,8 +63,8 @@ cdef class Sight:
             columns = cut.columns
             rows = min(cut.N * cut.rows, (cut.outputs + columns - 2) // columns + 1)
             images = min(cut.N, (rows + cut.rows - 2) // cut.rows + 1)
-        self.g.width = columns + self.g.span_w
-        self.g.plane = (rows + images * self.g.span_h) * self.g.width
+        self.g.width = (columns - 1) * self.g.step_w + 1 + self.g.span_w
+        self.g.plane = ((rows - images) * self.g.step_h + images * (1 + self.g.span_h)) * self.g.width
 
     cdef Padded on(self, View x):
         """The same over the memory of x."""

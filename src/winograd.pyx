@@ -313,7 +313,7 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef char *v = job.kept + place * job.x_bytes if job.kept else m + job.scratch_bytes - job.x_bytes
     cdef Left a = Left(NULL, job.x.row * job.kernels.MR, job.x.row, 1, NULL, NULL)
     cdef Right b = Right(NULL, 0, job.width, NULL, NULL)
-    cdef Target c = Target(NULL, job.y.row, False, NULL, NULL, False, NULL)
+    cdef Target c = Target(NULL, job.y.row, False, NULL, NULL, False, NULL, False)
     if not job.kept:
         transform(job.kernels, &job.x, &job.tiles, tiles, v, band)
     while panel < last:
@@ -474,7 +474,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     cdef Left a = Left(job.dy_points + (k * job.dy.matrix + f) * item, job.kernels.MR, 1, job.dy.row, NULL, NULL)
     cdef Right b = Right(job.x_points + k * job.x.matrix * item, job.kernels.NR, job.x.row, NULL, NULL)
     cdef Target c = Target(job.sums + (k * job.sums_matrix + f * job.sums_row) * item, job.sums_row,
-                           job.first_chunk > 0, NULL, NULL, False, NULL)
+                           job.first_chunk > 0, NULL, NULL, False, NULL, False)
     job.kernels.multiply(min(BLOCK_FILTERS, job.dy.C - f), job.x.band_row, job.chunks_now * job.chunk_tiles, a, b, c)
 
 

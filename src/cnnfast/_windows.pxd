@@ -42,12 +42,12 @@ cdef inline void set_places(const Padded *g, const Run *run, Py_ssize_t size, Py
     """Where each output of a run sees its cell through a tap at offset 0, in padded pixels of so many channels."""
     cdef Py_ssize_t j = run.column - run.first, i = 0, slot = 0, q
     for q in range(run.count):
-        place[q] = (slot * g.width + j) * size
+        place[q] = (slot * g.width + j * g.step_w) * size
         j += 1
         if j == run.columns:
             j = 0
             i += 1
-            slot += 1 if (run.row + i) % g.rows else 1 + g.span_h
+            slot += g.step_h if (run.row + i) % g.rows else 1 + g.span_h
 
 
 cdef class Sight:

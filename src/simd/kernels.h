@@ -45,6 +45,7 @@ typedef struct {
     const void *column_bias; /* or for each column, */
     int relu;             /* and end with ReLU, in which NaN stays NaN */
     const ptrdiff_t *place; /* of rows of C, where those of A have places too, instead of `row` */
+    int far;              /* whether C lies beyond the near caches: it is fetched while the sums are made */
 } Target;
 
 /* How windows look at an image (n, c, h, w): output (i, j) sees through tap t the cell
@@ -70,11 +71,12 @@ typedef struct {
 } Run;
 
 /* How outputs see an image (n, c, h, w) of which the rows are copied phase by phase, see padded.h. Output (i, j) sees
-   through tap t the number at offset[t] + slot * width + j - first, where slot counts the rows of outputs since the
-   first of the run, and span_h more for every image since. Cell (slot, w) of phase p is that of the image at
-   ((i + low_h) * stride_h + phase_h[p], (first + w + low_w) * stride_w + phase_w[p]). */
+   through tap t the number at offset[t] + slot * width + (j - first) * step_w, where slot grows by step_h from row to
+   row of outputs, and by span_h + 1 where an image begins. Cell (slot, w) of phase p is that of the image at
+   ((i * step_h + low_h) * stride_h + phase_h[p], (first * step_w + w + low_w) * stride_w + phase_w[p]). */
 typedef struct {
-    ptrdiff_t stride_h, stride_w;
+    ptrdiff_t stride_h, stride_w; /* of a phase */
+    ptrdiff_t step_h, step_w; /* from output to output in a phase: 1, or the stride of the outputs if that is all */
     ptrdiff_t H, W;
     ptrdiff_t image, channel, row, cell; /* steps of the image */
     ptrdiff_t rows; /* of outputs in an image */

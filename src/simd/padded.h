@@ -3,7 +3,8 @@
    The cells that windows see at stride s are those of s*s smaller images, its phases, each seen at stride 1. Here the
    rows that a run of outputs needs are copied phase by phase, with zeros where the padding is. After that every tap is
    one step away from where the window begins, whatever the stride, the dilation and the padding, and so a column of the
-   matrix is a plain copy. Any problem. */
+   matrix is a plain copy. Pixels, which are not gathered in vectors, can also be copied as they are, as if they were
+   one phase that outputs see at steps. Any problem. */
 
 ALWAYS ptrdiff_t NAME(clip)(ptrdiff_t value, ptrdiff_t most) { return value < 0 ? 0 : value > most ? most : value; }
 
@@ -42,20 +43,21 @@ ALWAYS void NAME(pad_row)(const int pixels, const T *restrict from, ptrdiff_t st
 ALWAYS void NAME(pad)(const int pixels, const Padded *g, const Run *run, const T *x, ptrdiff_t channels, T *to,
                       ptrdiff_t channel_step)
 {
-    const ptrdiff_t size = pixels ? channels : 1, width = run->columns + g->span_w;
+    const ptrdiff_t size = pixels ? channels : 1, width = (run->columns - 1) * g->step_w + 1 + g->span_w;
     const int turned = !pixels && g->channel == 1 && channels > 1;
     const ptrdiff_t end_row = run->row + (run->column - run->first + run->count - 1) / run->columns + 1;
     for (ptrdiff_t n = 0, i0 = run->row, slot = 0; n * g->rows < end_row; n++, i0 = 0) {
         const ptrdiff_t i1 = end_row - n * g->rows < g->rows ? end_row - n * g->rows : g->rows;
+        const ptrdiff_t first_row = i0 * g->step_h, rows = (i1 - i0 - 1) * g->step_h + 1 + g->span_h;
         for (ptrdiff_t p = 0; p < g->phases; p++) {
-            const ptrdiff_t w0 = (run->first + g->low_w) * g->stride_w + g->phase_w[p];
+            const ptrdiff_t w0 = (run->first * g->step_w + g->low_w) * g->stride_w + g->phase_w[p];
             const ptrdiff_t first = NAME(clip)(NAME(ceiling)(-w0, g->stride_w), width);
             const ptrdiff_t end = NAME(clip)(NAME(ceiling)(g->W - w0, g->stride_w), width);
-            for (ptrdiff_t i = i0; i < i1 + g->span_h; i++) {
-                const ptrdiff_t h = (i + g->low_h) * g->stride_h + g->phase_h[p];
+            for (ptrdiff_t i = 0; i < rows; i++) {
+                const ptrdiff_t h = (first_row + i + g->low_h) * g->stride_h + g->phase_h[p];
                 const int inside = h >= 0 && h < g->H && first < end;
                 const T *from = x + (run->image + n) * g->image + h * g->row + (w0 + first * g->stride_w) * g->cell;
-                T *row = to + (p * g->plane + (slot + i - i0) * g->width) * size;
+                T *row = to + (p * g->plane + (slot + i) * g->width) * size;
                 if (turned && inside) {
                     for (ptrdiff_t c = 0; c < channels; c++) {
                         NAME(zero)(row + c * channel_step, first);
@@ -72,7 +74,7 @@ ALWAYS void NAME(pad)(const int pixels, const Padded *g, const Run *run, const T
                         NAME(zero)(row + c * channel_step, width * size);
             }
         }
-        slot += i1 + g->span_h - i0;
+        slot += rows;
     }
 }
 

@@ -77,6 +77,15 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
 #undef C_ROW
 }
 
+/* Fetch a tile of C that is far away, while its sums are made. */
+ALWAYS void NAME(fetch_tile)(ptrdiff_t m, ptrdiff_t end, int nv, const int placed, const Vectors *vectors, Target to)
+{
+    for (; m < end; m++)
+        for (int v = 0; v < nv; v++)
+            PREFETCH_TO_WRITE((const T *)to.data + (placed ? to.place[m] : m * to.row) +
+                              (vectors ? vectors->to[v] : v * LANES));
+}
+
 /* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
 ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t M, ptrdiff_t K, const Left *left,
                         const T *b, const Right *right, const Vectors *vectors, const T *next, Target to,
@@ -86,6 +95,8 @@ ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t 
     for (ptrdiff_t m = 0; m < M;) {
         const T *ahead = next + m / MR % (NR / line + 1) * line;
         ptrdiff_t rest = M - m;
+        if (to.far)
+            NAME(fetch_tile)(m, rest < MR ? M : m + MR, nv, a_is == NAME(PLACED), vectors, to);
         if (rest >= MR) {
             NAME(tile)(MR, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
             m += MR;
@@ -151,7 +162,7 @@ static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, cons
             part.place += m;
         else
             part.data = (const T *)part.data + m / MR * part.tile;
-        Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu, places};
+        Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu, places, 0};
         NAME(whole_panel)(nv, rows, K, &part, b, right, b, buffered, column_bias ? bias : NULL);
         for (ptrdiff_t i = m; i < m + rows; i++)
             memcpy((T *)to.data + C_ROW(i), buffer + (i - m) * NR, n * sizeof(T));
@@ -166,7 +177,7 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right 
         int nv = (int)((rest + LANES - 1) / LANES);
         const T *b_panel = (const T *)b.data + n / NR * b.panel;
         const T *column_bias = c.column_bias ? (const T *)c.column_bias + n : NULL;
-        Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu, c.place};
+        Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu, c.place, c.far};
         const T *next = N - n > NR ? b_panel + b.panel : b.next ? b.next : b_panel;
         if (rest == nv * LANES)
             NAME(whole_panel)(nv, M, K, &a, b_panel, &b, next, to, column_bias);

@@ -12,8 +12,10 @@
 #define ALWAYS static inline
 #define LANES ((ptrdiff_t)1)
 #define PREFETCH(address) (void)(address)
+#define PREFETCH_TO_WRITE(address) (void)(address)
 #else
 #define PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#define PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1, 3)
 #define ALWAYS static inline __attribute__((always_inline))
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(T)))
 #endif
@@ -161,4 +163,5 @@ static const Kernels NAMED_TABLE = {
 #undef NARROW
 #undef LANES
 #undef PREFETCH
+#undef PREFETCH_TO_WRITE
 #undef NR
