@@ -22,7 +22,7 @@ MODULES = {  # name: its sources in C; the one that takes longest to compile beg
     "windows": [],
     "winograd": [],
 }
-COMPUTING = ("engine", "im2col", "naive", "pool", "tiled")  # whose own time counts: not made small
+COMPUTING = ("depthwise", "engine", "im2col", "naive", "pool", "tiled")  # whose own time counts: not made small
 
 DIRECTIVES = {
     "language_level": 3,
@@ -34,8 +34,9 @@ DIRECTIVES = {
 }
 
 # -g0, -s: debug information would be nine tenths of the package, names of functions a twentieth
+# -funroll-loops: sums of few numbers are up to a fifth faster
 # -falign-loops: a loop of the product that begins amid a cache line is up to 8 % slower
-FAST = ["-O3", "-g0", "-falign-loops=64"]
+FAST = ["-O3", "-g0", "-funroll-loops", "-falign-loops=64"]
 SMALL = ["-Os", "-g0"]
 LINK_ARGS = ["-s"] if sys.platform == "linux" else []
 if sys.platform == "win32":

@@ -100,9 +100,6 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "winograd.h"
 
-/* Loops that are up to a fifth slower unless unrolled; in the files above that would only be more code. */
-#pragma GCC push_options
-#pragma GCC optimize("unroll-loops")
 #include "product.h"
 
 #include "rows.h"
@@ -112,7 +109,6 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 #include "norm.h"
 
 #include "pool.h"
-#pragma GCC pop_options
 
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
