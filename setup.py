@@ -22,7 +22,8 @@ MODULES = {  # name: its sources in C; the one that takes longest to compile beg
     "windows": [],
     "winograd": [],
 }
-COMPUTING = ("depthwise", "engine", "im2col", "naive", "pool", "tiled")  # whose own time counts: not made small
+# Those whose own time counts; the others are made small.
+COMPUTING = ("depthwise", "engine", "im2col", "naive", "pool", "tiled")
 
 DIRECTIVES = {
     "language_level": 3,

@@ -101,7 +101,8 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Left a = Left(job.packed + o * job.K * item, job.K * MR, 1, job.taps * MR, NULL, NULL)
     cdef const Panel *panel
     cdef Vectors b
-    cdef Target to = Target(outputs, job.rows * job.columns * lanes, False, job.bias + o * item, NULL, False, NULL, False)
+    cdef Target to = Target(outputs, job.rows * job.columns * lanes, False, job.bias + o * item, NULL, False, NULL,
+                            False)
     b.data = job.cells_at_once + vector * job.cells * job.pitch * item
     b.row, b.offset = lanes, job.offset
     while c < job.C:

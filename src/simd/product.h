@@ -121,13 +121,13 @@ static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left
     if (left->place && right->place)                                                                                  \
         PANEL(nv, PLACED, ROWS_PLACED);                                                                               \
     else if (left->place)                                                                                             \
-        PANEL(nv, PLACED, EVEN);                                                                                   \
+        PANEL(nv, PLACED, EVEN);                                                                                      \
     else if (left->row == 1 && right->place)                                                                          \
-        PANEL(nv, PACKED, ROWS_PLACED);                                                                                   \
+        PANEL(nv, PACKED, ROWS_PLACED);                                                                               \
     else if (left->row == 1)                                                                                          \
-        PANEL(nv, PACKED, EVEN);                                                                                   \
+        PANEL(nv, PACKED, EVEN);                                                                                      \
     else if (right->place)                                                                                            \
-        PANEL(nv, IN_ROWS, ROWS_PLACED);                                                                                  \
+        PANEL(nv, IN_ROWS, ROWS_PLACED);                                                                              \
     else                                                                                                              \
         PANEL(nv, IN_ROWS, EVEN);
     if (nv == NV) {
