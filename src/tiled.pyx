@@ -488,7 +488,7 @@ cdef Py_ssize_t outputs_of_run(const Product *job, Py_ssize_t Q, Py_ssize_t colu
 
 cdef void set_memory(Product *job, Py_ssize_t groups):
     """Cut the filters into blocks, by the sizes of the problem only, and count the memory that a thread needs."""
-    cdef Py_ssize_t pieces, line = 64 // job.itemsize, slack = 128
+    cdef Py_ssize_t pieces, line = LINE // job.itemsize, slack = 128
     job.width = job.kernels.NR if job.by_pixels else job.kernels.MR
     job.channel_step = up(job.g.phases * job.g.plane, line) | line  # an odd number of cache lines: sets are not shared
     job.o_block = min(up(job.O, job.width), MOST_FILTERS // job.width * job.width)
@@ -496,15 +496,16 @@ cdef void set_memory(Product *job, Py_ssize_t groups):
     if pieces > 1 and not job.spread:
         job.o_block = min(job.o_block, up((job.O + pieces - 1) // pieces, job.width))
     if job.by_pixels:
-        job.padded_bytes = up(job.g.phases * job.g.plane * job.c_block * job.itemsize + slack, 64)
+        job.padded_bytes = up(job.g.phases * job.g.plane * job.c_block * job.itemsize + slack, LINE)
         job.columns_bytes = up(2 * (job.class_count * job.cut.outputs + job.c_block * job.t_block) * sizeof(Py_ssize_t),
-                               64)
+                               LINE)
     else:
-        job.padded_bytes = up(job.channel_step * job.c_block * job.itemsize + slack, 64)
-        job.columns_bytes = up(job.c_block * job.t_block * job.kernels.NR * job.itemsize + slack, 64)
+        job.padded_bytes = up(job.channel_step * job.c_block * job.itemsize + slack, LINE)
         if job.in_rows:
-            job.columns_bytes = up((2 * vectors_of_run(job) + job.t_block) * sizeof(Py_ssize_t), 64)
-    job.buffer_bytes = up(job.cut.outputs * job.o_block * job.itemsize, 64)
+            job.columns_bytes = up((2 * vectors_of_run(job) + job.t_block) * sizeof(Py_ssize_t), LINE)
+        else:
+            job.columns_bytes = up(job.c_block * job.t_block * job.kernels.NR * job.itemsize + slack, LINE)
+    job.buffer_bytes = up(job.cut.outputs * job.o_block * job.itemsize, LINE)
     job.scratch_bytes = job.padded_bytes + job.columns_bytes + job.buffer_bytes
     job.filters_at_once = min(up(job.O, job.width),
                               max(1, PACKED_BYTES // (job.K * job.itemsize * job.width)) * job.width)
@@ -535,7 +536,7 @@ def _forward_plan(conv, kernels_id):
 
 @lru_cache(maxsize=512)
 def _phase_plans(conv, kernels_id):
-    """For each phase of the cells of x that some tap reaches rows, columns and the plan; whether these are all cells."""
+    """For each phase of the cells of x that some tap reaches: its rows, columns, plan; whether they are all cells."""
     h, v = conv.window
     phases = [(i, j) for i in _phases(h) for j in _phases(v)]
     plans = tuple((slice(i, None, h.stride), slice(j, None, v.stride), _phase_plan(conv, i, j)) for i, j in phases)
