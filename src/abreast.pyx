@@ -33,7 +33,7 @@ cdef enum:
     MOST_WEIGHTS = 33554432  # bytes, packed
     MOST_BYTES = 16777216  # of cells that are turned at a time
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by filters
-    FEW_FILTERS = 16  # fewer than this do not pay for the copies
+    FEW_FILTERS = 8  # fewer than this do not pay for the copies
     PADDING_SHARE = 16  # nor do taps of which less than one in so many is in the padding, if the stride is 1 (measured)
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
 
@@ -112,7 +112,7 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
             panel = &job.panel[p]
             b.place, b.to, b.taps, b.tap = (&job.place[panel.first], &job.to[panel.first], panel.taps,
                                             &job.tap[panel.first_tap])
-            job.kernels.multiply_vectors(filters, panel.count, channels, a, &b, to)
+            job.kernels.multiply_vectors(filters, panel.count, channels, &a, &b, &to)
         b.data = <const char *>b.data + channels * lanes * item
         a.data = <const char *>a.data + channels * job.taps * MR * item
         c += channels

@@ -128,7 +128,7 @@ cdef void pixels_run(const Correlation *job, const Run *run, const char *x, cons
                 k0 = min(max(job.first_row[t] * job.cut.columns - q, 0), run.count)
                 k1 = max(min(job.end_row[t] * job.cut.columns - q, run.count), k0)
             part.data, b.place = <const char *>a.data + k0 * a.step * item, place + k0
-        job.kernels.multiply(filters, channels, k1 - k0, part, b, to)
+        job.kernels.multiply(filters, channels, k1 - k0, &part, &b, &to)
         to.data = <char *>to.data + job.M * job.N * item
 
 
@@ -153,7 +153,7 @@ cdef void columns_run(const Correlation *job, const Run *run, const char *x, con
     else:
         job.kernels.pad_pixels(&job.dy_sight, run, dy, filters, cells)
         b = Right(cells + (run.column - run.first) * filters * item, job.kernels.NR, filters, NULL, NULL)
-    job.kernels.multiply(rows, filters, run.count, a, b, to)
+    job.kernels.multiply(rows, filters, run.count, &a, &b, &to)
 
 
 cdef void rows_run(const Correlation *job, const Run *run, const char *x, const char *dy, Py_ssize_t filters,
@@ -162,7 +162,8 @@ cdef void rows_run(const Correlation *job, const Run *run, const char *x, const 
     cdef char *rows = scratch + job.planes_bytes
     cdef Left a = rows_of(job, &job.dy_sight, run, dy, filters, job.dy_in_place, job.dy_side_by_side, scratch)
     job.kernels.rows(&job.unfolding, x, first_of(&job.cut, run), run.count, rows + job.columns_bytes, rows, job.N)
-    job.kernels.multiply(filters, job.N, run.count, a, Right(rows, job.kernels.NR, job.N, NULL, NULL), to)
+    cdef Right b = Right(rows, job.kernels.NR, job.N, NULL, NULL)
+    job.kernels.multiply(filters, job.N, run.count, &a, &b, &to)
 
 
 cdef Left rows_of(const Correlation *job, const Padded *g, const Run *run, const char *array, Py_ssize_t rows,

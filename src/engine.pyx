@@ -135,5 +135,5 @@ def repeat_tile(dtype, Py_ssize_t times):
     cdef Target c = Target(memory.data + TILE_K * (MR + NR) * item, NR, True, NULL, NULL, False, NULL, False)
     with nogil:
         for i in range(times):
-            kernels.multiply(MR, NR, TILE_K, a, b, c)
+            kernels.multiply(MR, NR, TILE_K, &a, &b, &c)
     return 2 * MR * NR * TILE_K * times

@@ -142,9 +142,10 @@ cdef extern from "simd/kernels.h" nogil:
 
     ctypedef struct Kernels:
         int MR, NR, lanes
-        void (*multiply)(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, Left a, Right b, Target c) noexcept nogil
-        void (*multiply_vectors)(Py_ssize_t M, Py_ssize_t vectors, Py_ssize_t K, Left a, const Vectors *b,
-                                 Target c) noexcept nogil
+        void (*multiply)(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, const Left *a, const Right *b,
+                         const Target *c) noexcept nogil
+        void (*multiply_vectors)(Py_ssize_t M, Py_ssize_t vectors, Py_ssize_t K, const Left *a, const Vectors *b,
+                                 const Target *c) noexcept nogil
         void (*pack)(const void *source, Py_ssize_t row, const Py_ssize_t *offset, Py_ssize_t rows, Py_ssize_t K,
                      void *to, Py_ssize_t width, Py_ssize_t panel) noexcept nogil
         bint (*is_finite)(const void *numbers, Py_ssize_t count) noexcept nogil

@@ -205,7 +205,7 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
         b.row = job.g.channel
         b.next = <const char *>b.data + (channels * job.g.channel if c0 + channels < job.C
                                          else run.count - c0 * job.g.channel) * item
-        kernels.multiply(filters, run.count, depth, a, b, to)
+        kernels.multiply(filters, run.count, depth, &a, &b, &to)
         return
     kernels.pad_planes(&job.g, run, x, channels, scratch, job.channel_step)
     if job.in_rows:
@@ -213,14 +213,14 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
         return
     if job.g.taps == 1:
         b.data, b.row = scratch + (run.column - run.first) * item, job.channel_step
-        kernels.multiply(filters, run.count, depth, a, b, to)
+        kernels.multiply(filters, run.count, depth, &a, &b, &to)
         return
     b.data = columns
     q = 0
     while q < run.count:
         kernels.columns(&job.g, run, q, min(NR, run.count - q), scratch, job.channel_step, channels, t0, t1, columns,
                         NR)
-        kernels.multiply(filters, min(NR, run.count - q), depth, a, b, to)
+        kernels.multiply(filters, min(NR, run.count - q), depth, &a, &b, &to)
         to.data = <char *>to.data + NR * item
         q += NR
 
@@ -238,7 +238,7 @@ cdef void rows_block(const Product *job, const Run *run, const char *weights, Py
         tap[t] = t
     while v < vectors:
         b = Vectors(scratch, job.channel_step, place + v, put + v, job.g.offset + t0, t1 - t0, tap)
-        kernels.multiply_vectors(filters, min(most, vectors - v), channels, a, &b, to)
+        kernels.multiply_vectors(filters, min(most, vectors - v), channels, &a, &b, &to)
         v += most
 
 
@@ -285,7 +285,7 @@ cdef void pixels_block(const Product *job, const Run *run, const char *x, const 
     if job.x_one_to_one:
         a = Left(x + first_of(&job.cut, run) * job.g.cell * job.itemsize, job.g.cell * job.kernels.MR, job.g.cell, 1,
                  NULL, NULL)
-        job.kernels.multiply(run.count, filters, channels, a, b, to)
+        job.kernels.multiply(run.count, filters, channels, &a, &b, &to)
         return
     if not job.x_in_place:
         job.kernels.pad_pixels(&job.g, run, x, channels, scratch)
@@ -305,7 +305,7 @@ cdef void pixels_block(const Product *job, const Run *run, const char *x, const 
         b.place = weight
         if k == (t1 - t0) * channels:
             b.place = NULL
-        job.kernels.multiply(count[i], filters, k, a, b, to)
+        job.kernels.multiply(count[i], filters, k, &a, &b, &to)
 
 
 cdef void set_classes(const Product *job, const Run *run, Py_ssize_t cell, Py_ssize_t step, Py_ssize_t *count,

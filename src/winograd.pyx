@@ -324,7 +324,7 @@ cdef void product_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
             b.data = job.weights + panel * job.panel_bytes + k * job.matrix * item
             c.data = m + k * job.y.matrix * item
             job.kernels.multiply((tiles.bottom - tiles.top) * tiles.columns, min(job.width, up(filters, LINE // item)),
-                                 job.x.C, a, b, c)
+                                 job.x.C, &a, &b, &c)
         if not transform_back(job.kernels, m, &job.y, &job.tiles, tiles, first, filters, job.bias + first * item,
                               job.relu, band):
             job.is_finite[place] = False  # only ever cleared, by whoever sees one
@@ -475,7 +475,7 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
     cdef Right b = Right(job.x_points + k * job.x.matrix * item, job.kernels.NR, job.x.row, NULL, NULL)
     cdef Target c = Target(job.sums + (k * job.sums_matrix + f * job.sums_row) * item, job.sums_row,
                            job.first_chunk > 0, NULL, NULL, False, NULL, False)
-    job.kernels.multiply(min(BLOCK_FILTERS, job.dy.C - f), job.x.band_row, job.chunks_now * job.chunk_tiles, a, b, c)
+    job.kernels.multiply(min(BLOCK_FILTERS, job.dy.C - f), job.x.band_row, job.chunks_now * job.chunk_tiles, &a, &b, &c)
 
 
 cdef void sums_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:

@@ -211,9 +211,10 @@ typedef struct {
 typedef struct {
     int MR, NR, lanes; /* rows of a tile of C, and columns, in registers; numbers of a vector */
     /* C = or += A B, with bias and ReLU. */
-    void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right b, Target c);
+    void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const Left *a, const Right *b, const Target *c);
     /* The same for a panel of vectors that need not be neighbours, NR / lanes at the most. */
-    void (*multiply_vectors)(ptrdiff_t M, ptrdiff_t vectors, ptrdiff_t K, Left a, const Vectors *b, Target c);
+    void (*multiply_vectors)(ptrdiff_t M, ptrdiff_t vectors, ptrdiff_t K, const Left *a, const Vectors *b,
+                             const Target *c);
     /* Panels of `width` rows of a matrix, side by side for each k: to[o / width * panel + k * width + o % width] =
        from[o * row + offset[k]]; the last panel is filled with 0. */
     void (*pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,

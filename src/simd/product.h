@@ -21,14 +21,16 @@ enum { /* how the vectors of B are found, see Right and Vectors */
          for m in rows of the tile               a number of A, spread
            for v in vectors of the row           acc[m][v] += a[m][k] * b[k][v]                                     */
 ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_is, ptrdiff_t K, const Left *left,
-                       ptrdiff_t m0, const T *b, const Right *right, const Vectors *vectors, const T *next, Target to,
-                       const T *column_bias)
+                       ptrdiff_t m0, const T *b, const Right *right, const Vectors *vectors, const T *next,
+                       const Target *to, const T *column_bias)
 {
 #define C_VECTOR(v) (b_is == NAME(VECTORS_PLACED) ? vectors->to[v] : v * LANES)
-#define C_ROW(m) (a_is == NAME(PLACED) ? to.place[m0 + m] : (m0 + m) * to.row)
+#define C_ROW(m) (a_is == NAME(PLACED) ? c_place[m0 + m] : (m0 + m) * c_row)
     const ptrdiff_t parts = b_is == NAME(VECTORS_PLACED) ? vectors->taps : 1;
-    T *c = to.data;
-    const T *row_bias = to.row_bias ? (const T *)to.row_bias + m0 : NULL;
+    T *c = to->data;
+    const ptrdiff_t *c_place = to->place, c_row = to->row;
+    const int add = to->add, relu = to->relu;
+    const T *row_bias = to->row_bias ? (const T *)to->row_bias + m0 : NULL;
     const T *a = (const T *)left->data + (a_is == NAME(PLACED) ? 0 : m0 / MR * left->tile + m0 % MR * left->row);
     const ptrdiff_t *offset = left->offset, row = left->row, step = left->step;
     const ptrdiff_t *place = right->place, b_row = right->row;
@@ -39,7 +41,7 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
         rows[m] = a_is == NAME(PACKED) ? a + m : a_is == NAME(PLACED) ? a + left->place[m0 + m] : a + m * row;
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++)
-            acc[m][v] = to.add        ? NAME(load)(c + C_ROW(m) + C_VECTOR(v))
+            acc[m][v] = add           ? NAME(load)(c + C_ROW(m) + C_VECTOR(v))
                         : row_bias    ? NAME(spread)(row_bias[m])
                         : column_bias ? NAME(load)(column_bias + v * LANES)
                                       : NAME(spread)(0);
@@ -71,31 +73,32 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
 #pragma GCC unroll 4
         for (int v = 0; v < nv; v++) {
             Vector y = acc[m][v];
-            NAME(store)(c + C_ROW(m) + C_VECTOR(v), to.relu ? NAME(relu)(y) : y);
+            NAME(store)(c + C_ROW(m) + C_VECTOR(v), relu ? NAME(relu)(y) : y);
         }
 #undef C_VECTOR
 #undef C_ROW
 }
 
 /* Fetch a tile of C that is far away, while its sums are made. */
-ALWAYS void NAME(fetch_tile)(ptrdiff_t m, ptrdiff_t end, int nv, const int placed, const Vectors *vectors, Target to)
+ALWAYS void NAME(fetch_tile)(ptrdiff_t m, ptrdiff_t end, int nv, const int placed, const Vectors *vectors,
+                             const Target *to)
 {
     for (; m < end; m++)
         for (int v = 0; v < nv; v++)
-            PREFETCH_TO_WRITE((const T *)to.data + (placed ? to.place[m] : m * to.row) +
+            PREFETCH_TO_WRITE((const T *)to->data + (placed ? to->place[m] : m * to->row) +
                               (vectors ? vectors->to[v] : v * LANES));
 }
 
 /* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
 ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t M, ptrdiff_t K, const Left *left,
-                        const T *b, const Right *right, const Vectors *vectors, const T *next, Target to,
+                        const T *b, const Right *right, const Vectors *vectors, const T *next, const Target *to,
                         const T *column_bias)
 {
     const ptrdiff_t line = 64 / sizeof(T);
     for (ptrdiff_t m = 0; m < M;) {
         const T *ahead = next + m / MR % (NR / line + 1) * line;
         ptrdiff_t rest = M - m;
-        if (to.far)
+        if (to->far)
             NAME(fetch_tile)(m, rest < MR ? M : m + MR, nv, a_is == NAME(PLACED), vectors, to);
         if (rest >= MR) {
             NAME(tile)(MR, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
@@ -114,9 +117,10 @@ ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t 
 }
 
 static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, const Right *right,
-                              const T *next, Target to, const T *column_bias)
+                              const T *next, const Target *to, const T *column_bias)
 {
-#define PANEL(nv, a_is, b_is) NAME(panel)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias)
+#define PANEL(nv, a_is, b_is)                                                                                         \
+    NAME(panel)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias)
 #define PANELS(nv)                                                                                                    \
     if (left->place && right->place)                                                                                  \
         PANEL(nv, PLACED, ROWS_PLACED);                                                                               \
@@ -143,9 +147,9 @@ static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left
 
 /* A panel whose last vector is not full: by way of a buffer, a tile of rows at a time. */
 static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,
-                             const Right *right, Target to, const T *column_bias)
+                             const Right *right, const Target *to, const T *column_bias)
 {
-#define C_ROW(m) (left->place ? to.place[m] : (m) * to.row)
+#define C_ROW(m) (left->place ? to->place[m] : (m) * to->row)
     T buffer[MR * NR], bias[NR] = {0};
     ptrdiff_t places[MR];
     for (int i = 0; i < MR; i++)
@@ -154,44 +158,47 @@ static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, cons
         memcpy(bias, column_bias, n * sizeof(T));
     for (ptrdiff_t m = 0; m < M; m += MR) {
         ptrdiff_t rows = M - m < MR ? M - m : MR;
-        if (to.add)
+        if (to->add)
             for (ptrdiff_t i = m; i < m + rows; i++)
-                memcpy(buffer + (i - m) * NR, (T *)to.data + C_ROW(i), n * sizeof(T));
+                memcpy(buffer + (i - m) * NR, (T *)to->data + C_ROW(i), n * sizeof(T));
         Left part = *left;
         if (part.place)
             part.place += m;
         else
             part.data = (const T *)part.data + m / MR * part.tile;
-        Target buffered = {buffer, NR, to.add, to.row_bias ? (const T *)to.row_bias + m : NULL, NULL, to.relu, places, 0};
-        NAME(whole_panel)(nv, rows, K, &part, b, right, b, buffered, column_bias ? bias : NULL);
+        const T *row_bias = to->row_bias ? (const T *)to->row_bias + m : NULL;
+        Target buffered = {buffer, NR, to->add, row_bias, NULL, to->relu, places, 0};
+        NAME(whole_panel)(nv, rows, K, &part, b, right, b, &buffered, column_bias ? bias : NULL);
         for (ptrdiff_t i = m; i < m + rows; i++)
-            memcpy((T *)to.data + C_ROW(i), buffer + (i - m) * NR, n * sizeof(T));
+            memcpy((T *)to->data + C_ROW(i), buffer + (i - m) * NR, n * sizeof(T));
     }
 #undef C_ROW
 }
 
-static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, Left a, Right b, Target c)
+static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const Left *a, const Right *b,
+                           const Target *c)
 {
     for (ptrdiff_t n = 0; n < N; n += NR) {
         ptrdiff_t rest = N - n < NR ? N - n : NR;
         int nv = (int)((rest + LANES - 1) / LANES);
-        const T *b_panel = (const T *)b.data + n / NR * b.panel;
-        const T *column_bias = c.column_bias ? (const T *)c.column_bias + n : NULL;
-        Target to = {(T *)c.data + n, c.row, c.add, c.row_bias, NULL, c.relu, c.place, c.far};
-        const T *next = N - n > NR ? b_panel + b.panel : b.next ? b.next : b_panel;
+        const T *b_panel = (const T *)b->data + n / NR * b->panel;
+        const T *column_bias = c->column_bias ? (const T *)c->column_bias + n : NULL;
+        Target to = {(T *)c->data + n, c->row, c->add, c->row_bias, NULL, c->relu, c->place, c->far};
+        const T *next = N - n > NR ? b_panel + b->panel : b->next ? b->next : b_panel;
         if (rest == nv * LANES)
-            NAME(whole_panel)(nv, M, K, &a, b_panel, &b, next, to, column_bias);
+            NAME(whole_panel)(nv, M, K, a, b_panel, b, next, &to, column_bias);
         else
-            NAME(part_panel)(nv, rest, M, K, &a, b_panel, &b, to, column_bias);
+            NAME(part_panel)(nv, rest, M, K, a, b_panel, b, &to, column_bias);
     }
 }
 
 /* A panel of up to NV vectors that lie anywhere. */
-static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, Left a, const Vectors *vectors, Target c)
+static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, const Left *a, const Vectors *vectors,
+                                   const Target *c)
 {
     const Right right = {.data = vectors->data, .row = vectors->row};
 #define PANEL(nv)                                                                                                     \
-    NAME(panel)(nv, NAME(PACKED), NAME(VECTORS_PLACED), M, K, &a, right.data, &right, vectors, right.data, c, NULL)
+    NAME(panel)(nv, NAME(PACKED), NAME(VECTORS_PLACED), M, K, a, right.data, &right, vectors, right.data, c, NULL)
     if (nv == NV)
         PANEL(NV);
     else if (nv == 2)
