@@ -123,6 +123,7 @@ ALGORITHMS = (
         _depthwise.forward,
         _depthwise.input_gradient,
         _depthwise.gradients,
+        why_slower=_depthwise.why_slower,
     ),
     Algorithm(
         "tiled",

@@ -33,7 +33,7 @@ cdef enum:
     MOST_WEIGHTS = 33554432  # bytes, packed
     MOST_BYTES = 16777216  # of cells that are turned at a time
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by filters
-    FEW_FILTERS = 8  # fewer than this do not pay for the copies
+    FEW_FILTERS = 16  # fewer than this pay for the copies only where a row of outputs does not fill a vector (measured)
     PADDING_SHARE = 16  # nor do taps of which less than one in so many is in the padding, if the stride is 1 (measured)
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
 
@@ -138,9 +138,9 @@ def suits(conv, Py_ssize_t O, Py_ssize_t C, shape, image, tap_h, tap_w, stride):
     cdef const Kernels *kernels = kernels_for(conv.dtype)
     cdef Py_ssize_t lanes = kernels.lanes, cells = prod(image), outputs = shape[1] * shape[2]
     cdef Py_ssize_t taps = len(tap_h) * len(tap_w), K = C * taps, seen
-    if (conv.layout != "NCHW" or conv.groups > 1 or O < FEW_FILTERS or max(cells, outputs) > MOST_CELLS
-            or 8 * up(shape[0], lanes) > 9 * shape[0] or O * K * conv.itemsize > MOST_WEIGHTS
-            or 2 * C * cells * lanes * conv.itemsize > MOST_BYTES
+    if (conv.layout != "NCHW" or conv.groups > 1 or O < FEW_FILTERS and shape[2] >= lanes
+            or max(cells, outputs) > MOST_CELLS or 8 * up(shape[0], lanes) > 9 * shape[0]
+            or O * K * conv.itemsize > MOST_WEIGHTS or 2 * C * cells * lanes * conv.itemsize > MOST_BYTES
             or 2 * kernels.MR * K * lanes * outputs > CHUNK_FLOPS):
         return False
     seen = prod(sum(len(outputs) * len(taps) for outputs, taps in alike(*axis)) for axis in

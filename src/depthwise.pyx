@@ -279,6 +279,15 @@ def why_not(conv):
     return None
 
 
+def why_slower(conv):
+    """Return why `tiled` is faster, or None: it computes small images of one channel side by side."""
+    h, v = conv.window
+    columns = max(v.size, v.output)
+    if conv.C == 1 and conv.layout == "NCHW" and columns < LINE // conv.itemsize and columns <= conv.F:
+        return "rows of one channel do not fill vectors, and as many filters fill tiles"
+    return None
+
+
 def _scratch_bytes(conv):
     return max(problem_of(conv, False).scratch_bytes, problem_of(conv, True).scratch_bytes)
 
