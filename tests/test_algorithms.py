@@ -295,7 +295,7 @@ def test_alternating_problems_get_their_own_plans() -> None:
 
 def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
     """Ten thousand shapes; those that fill what is kept come before the first look."""
-    image, one = np.ones((1, 1, 100, 100), np.float32), np.ones((1, 1, 1, 1), np.float32)
+    image, one = np.ones((1, 2, 100, 100), np.float32), np.ones((1, 2, 1, 1), np.float32)
     tracemalloc.start()
     for height in range(100):
         for width in range(100):
