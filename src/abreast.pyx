@@ -138,8 +138,9 @@ def suits(conv, Py_ssize_t O, Py_ssize_t C, shape, image, tap_h, tap_w, stride):
     cdef const Kernels *kernels = kernels_for(conv.dtype)
     cdef Py_ssize_t lanes = kernels.lanes, cells = prod(image), outputs = shape[1] * shape[2]
     cdef Py_ssize_t taps = len(tap_h) * len(tap_w), K = C * taps, seen
-    if (conv.layout != "NCHW" or conv.groups > 1 or O < FEW_FILTERS and shape[2] >= lanes
-            or max(cells, outputs) > MOST_CELLS or 8 * up(shape[0], lanes) > 9 * shape[0]
+    cdef bint is_narrow = O < FEW_FILTERS and shape[2] < lanes
+    if (conv.layout != "NCHW" or conv.groups > 1 or O < FEW_FILTERS and not is_narrow
+            or up(shape[0], lanes) > (1.75 if is_narrow else 1.125) * shape[0] or max(cells, outputs) > MOST_CELLS
             or O * K * conv.itemsize > MOST_WEIGHTS or 2 * C * cells * lanes * conv.itemsize > MOST_BYTES
             or 2 * kernels.MR * K * lanes * outputs > CHUNK_FLOPS):
         return False
@@ -218,8 +219,7 @@ cdef class Plan:
         cdef Abreast job = self.job
         cdef int rows = 1 if transposed else 0, workers = thread_count(), axis
         cdef Py_ssize_t lanes = job.kernels.lanes, vectors = (job.N + lanes - 1) // lanes, item = job.itemsize, count
-        cdef Py_ssize_t[::1] order = _order(self.taps, job.C, weights.step[1 - rows], weights.step[2],
-                                            weights.step[3])
+        cdef Py_ssize_t[::1] order = _order(self, weights.step[1 - rows], weights.step[2], weights.step[3])
         cdef Memory packed = Memory(up(job.O, job.kernels.MR) * job.K * item)
         cdef Memory cells = Memory(job.at_once * job.cells * job.pitch * item)
         cdef Memory scratch = Memory(workers * job.o_block * job.rows * job.columns * lanes * item)
@@ -236,7 +236,7 @@ cdef class Plan:
 
 
 @lru_cache(maxsize=64)
-def _order(taps, C, step_c, step_h, step_w):
+def _order(Plan plan, step_c, step_h, step_w):
     """Where each number of K is among the weights of a filter: channel by channel."""
-    taps = np.array([h * step_h + w * step_w for h, w in taps], np.intp)
-    return np.add.outer(np.arange(C, dtype=np.intp) * step_c, taps).reshape(-1)
+    taps = np.array([h * step_h + w * step_w for h, w in plan.taps], np.intp)
+    return np.add.outer(np.arange(plan.job.C, dtype=np.intp) * step_c, taps).reshape(-1)
