@@ -33,8 +33,10 @@ cdef enum:
     MOST_WEIGHTS = 33554432  # bytes, packed
     MOST_BYTES = 16777216  # of cells that are turned at a time
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by filters
-    FEW_FILTERS = 16  # fewer than this pay for the copies only where a row of outputs does not fill a vector (measured)
-    PADDING_SHARE = 16  # nor do taps of which less than one in so many is in the padding, if the stride is 1 (measured)
+    PADDING_SHARE = 16  # taps are spared where one in so many is in the padding, or the stride is not 1 (measured)
+    MOST_EIGHTHS = 9  # of the images: lanes, those without an image included
+    FEW_FILTERS = 16  # fewer than this leave rows of outputs that do not fill a vector slow: there this pays without
+    MOST_EIGHTHS_OF_FEW = 14  # spared taps, or with more empty lanes (measured)
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
 
 cdef struct Panel:
@@ -138,15 +140,17 @@ def suits(conv, Py_ssize_t O, Py_ssize_t C, shape, image, tap_h, tap_w, stride):
     cdef const Kernels *kernels = kernels_for(conv.dtype)
     cdef Py_ssize_t lanes = kernels.lanes, cells = prod(image), outputs = shape[1] * shape[2]
     cdef Py_ssize_t taps = len(tap_h) * len(tap_w), K = C * taps, seen
-    cdef bint is_narrow = O < FEW_FILTERS and shape[2] < lanes
-    if (conv.layout != "NCHW" or conv.groups > 1 or O < FEW_FILTERS and not is_narrow
-            or up(shape[0], lanes) > (1.75 if is_narrow else 1.125) * shape[0] or max(cells, outputs) > MOST_CELLS
+    if (conv.layout != "NCHW" or conv.groups > 1 or max(cells, outputs) > MOST_CELLS
             or O * K * conv.itemsize > MOST_WEIGHTS or 2 * C * cells * lanes * conv.itemsize > MOST_BYTES
             or 2 * kernels.MR * K * lanes * outputs > CHUNK_FLOPS):
         return False
     seen = prod(sum(len(outputs) * len(taps) for outputs, taps in alike(*axis)) for axis in
                 zip(shape[1:], stride, ([h for _, h in tap_h], [w for _, w in tap_w]), image))
-    return stride != (1, 1) or PADDING_SHARE * (taps * outputs - seen) >= taps * outputs
+    cdef bint spares_taps = stride != (1, 1) or PADDING_SHARE * (taps * outputs - seen) >= taps * outputs
+    cdef bint is_full = 8 * up(shape[0], lanes) <= MOST_EIGHTHS * shape[0]
+    if O >= FEW_FILTERS:
+        return is_full and spares_taps
+    return shape[2] < lanes and (is_full or spares_taps and 8 * up(shape[0], lanes) <= MOST_EIGHTHS_OF_FEW * shape[0])
 
 
 cdef class Plan:
