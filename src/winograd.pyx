@@ -252,8 +252,9 @@ cdef struct Product:
     Py_ssize_t kept_bytes
     unsigned char *is_finite  # of each chunk
     const char *raw_weights
-    const Py_ssize_t *offset  # of a filter's weights
-    Py_ssize_t filter_step, packs
+    Py_ssize_t weight_step[4]  # from filter to filter, channel, row and column
+    bint flipped  # the last tap first
+    Py_ssize_t packs
 
 
 cdef void set_sizes(Product *job, Py_ssize_t taps, Py_ssize_t N):
@@ -288,12 +289,32 @@ cdef void packing_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Product *job = <Product *>context
     cdef Py_ssize_t panel = i // job.packs, c = i % job.packs * PACK_CHANNELS, item = job.x.item
     cdef Py_ssize_t C = min(PACK_CHANNELS, job.x.C - c), first = (job.first_panel + panel) * job.width
-    cdef Py_ssize_t taps = job.tiles.taps
     cdef char *packed = job.scratch + thread * job.scratch_bytes
-    job.kernels.pack(job.raw_weights + first * job.filter_step * item, job.filter_step, job.offset + c * taps * taps,
-                     min(job.width, job.y.C - first), C * taps * taps, packed, job.width, 0)
-    job.kernels.winograd_weights(taps, packed, C, job.width,
+    place_weights(job, first, min(job.width, job.y.C - first), c, C, packed)
+    job.kernels.winograd_weights(job.tiles.taps, packed, C, job.width,
                                  job.weights + panel * job.panel_bytes + c * job.width * item, job.matrix)
+
+
+cdef void place_weights(Product *job, Py_ssize_t first, Py_ssize_t filters, Py_ssize_t c, Py_ssize_t C,
+                        char *packed) noexcept nogil:
+    """Place weights as [channel][tap][filter], of flipped kernels the last tap first; 0 where there is no filter."""
+    cdef Py_ssize_t *step = job.weight_step
+    cdef Py_ssize_t taps = job.tiles.taps, item = job.x.item, all_taps = taps * taps, row = job.width
+    cdef Py_ssize_t rows = taps, pieces = taps, i, k
+    cdef const char *data = job.raw_weights + (first * step[0] + c * step[1]) * item
+    if filters < job.width:
+        memset(packed, 0, C * all_taps * job.width * item)
+    if job.flipped:
+        packed += (all_taps - 1) * job.width * item
+        row = -row
+    if step[2] == taps * step[3]:  # the rows of a kernel follow each other, and so may the kernels
+        rows, pieces = all_taps, 1
+        if step[1] == all_taps * step[3] and not job.flipped:
+            rows, C = C * all_taps, 1
+    for i in range(C):
+        for k in range(pieces):
+            job.kernels.copy_matrix(rows, filters, data + (i * step[1] + k * step[2]) * item, step[3], step[0],
+                                    packed + (i * all_taps * job.width + k * taps * row) * item, row, 1)
 
 
 cdef void kept_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
@@ -336,11 +357,11 @@ cdef int workers_for(Py_ssize_t scratch_bytes):
     return max(1, min(thread_count(), SCRATCH_BYTES // scratch_bytes))
 
 
-def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
+def _product(dtype, x_nchw, w_fckk, bint flipped, b, bint relu, y_nchw, before):
     """Compute y = relu(b + x * w), where window (0, 0) begins ``before`` cells before x; tell which images are finite."""
     cdef View x = View(x_nchw), y = View(y_nchw), weights = View(w_fckk)
     cdef Product job
-    cdef Py_ssize_t item = x_nchw.itemsize, taps = weights.shape[2], c, kh, kw, n
+    cdef Py_ssize_t item = x_nchw.itemsize, taps = weights.shape[2], n
     job.kernels, job.relu = kernels_for(dtype), relu
     job.x, job.y = image_for(x, item, SIDE, before), image_for(y, item, tile_of(taps), (0, 0))
     set_sizes(&job, taps, x.shape[0])
@@ -353,12 +374,7 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
     finite = np.ones(job.tiles.chunks, np.uint8)
     cdef unsigned char[::1] flags = finite
     job.is_finite = &flags[0]
-    cdef Py_ssize_t[::1] offset = np.empty(job.x.C * taps * taps, np.intp)
-    for c in range(job.x.C):
-        for kh in range(taps):
-            for kw in range(taps):
-                offset[(c * taps + kh) * taps + kw] = c * weights.step[1] + kh * weights.step[2] + kw * weights.step[3]
-    job.raw_weights, job.filter_step, job.offset = weights.data, weights.step[0], &offset[0]
+    job.raw_weights, job.weight_step, job.flipped = weights.data, weights.step, flipped
 
     cdef int workers = workers_for(job.scratch_bytes)
     cdef Py_ssize_t more = job.kernels.NR * item  # that a product may read beyond the last row
@@ -381,13 +397,13 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
     return images
 
 
-def _by_groups(conv, x, w_gfckk, b, relu, y, before, again):
+def _by_groups(conv, x, w_gfckk, flipped, b, relu, y, before, again):
     """Compute y = relu(b + x * w) group by group, and images that are not finite ``again``."""
     finite = np.ones(len(x), bool)
     F, C = w_gfckk.shape[1:3]
     for g, w_fckk in enumerate(w_gfckk):
         f, c = slice(g * F, (g + 1) * F), slice(g * C, (g + 1) * C)
-        finite &= _product(conv.dtype, x[:, c], w_fckk, b[f], relu, y[:, f], before)
+        finite &= _product(conv.dtype, x[:, c], w_fckk, flipped, b[f], relu, y[:, f], before)
     if not finite.all():
         n = np.flatnonzero(~finite)
         images = slice(n.min(), n.max() + 1)
@@ -404,7 +420,7 @@ def forward(conv, x, w, b, bint relu, y):
 
 def _forward(conv, x, w, b, bint relu, y):
     h, v = conv.window
-    _by_groups(conv, x, _grouped(conv, w), b, relu, y, (h.pad_before, v.pad_before),
+    _by_groups(conv, x, _grouped(conv, w), False, b, relu, y, (h.pad_before, v.pad_before),
                lambda x, y: _tiled.forward(conv, x, w, b, relu, y))
 
 
@@ -418,8 +434,8 @@ def input_gradient(conv, dy, w, b, bint relu, dx):
 
 def _input_gradient(conv, dy, w, b, bint relu, dx):
     h, v = conv.window
-    flipped = _grouped(conv, w).transpose(0, 2, 1, 3, 4)[..., ::-1, ::-1]
-    _by_groups(conv, dy, flipped, b, relu, dx, (h.kernel - 1 - h.pad_before, v.kernel - 1 - v.pad_before),
+    transposed = _grouped(conv, w).transpose(0, 2, 1, 3, 4)
+    _by_groups(conv, dy, transposed, True, b, relu, dx, (h.kernel - 1 - h.pad_before, v.kernel - 1 - v.pad_before),
                lambda dy, dx: _tiled.input_gradient(conv, dy, w, b, relu, dx))
 
 
@@ -648,7 +664,7 @@ def workspace_bytes(conv):
     for x, y in ((image, output), (output, image)):
         job.x, job.y = image_of(x, item, SIDE), image_of(y, item, tile_of(taps))
         set_sizes(&job, taps, conv.N)
-        tiny = job.tiles.chunks + conv.N + job.x.C * taps * taps * sizeof(Py_ssize_t)
+        tiny = job.tiles.chunks + conv.N
         most = max(most, workers_for(job.scratch_bytes) * job.scratch_bytes + job.panels_at_once * job.panel_bytes
                    + job.kept_bytes + tiny)
     weights.x, weights.dy = image_of(image, item, SIDE), image_of((F, h.output, v.output), item, tile_of(taps))
