@@ -61,10 +61,11 @@ cdef enum:
     KEPT_WEIGHT_BYTES = 8388608  # of transformed weights then: they stay in the third cache
     SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
     MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
-    # In multiplications of a product, of one thread; fitted to 1500 problems of every size, type and layout
-    TRANSFORM_COST = 350  # of transforming a tile in one channel or filter
-    WEIGHT_COST = 200  # of transforming a filter's weights of one channel
-    CALL_COST = 300000  # of starting and ending
+    ABREAST_CELLS = 256  # of an image whose taps in the padding `tiled` leaves out, see abreast.pyx
+    # In multiplications of a product, of one thread; fitted to 1469 problems of every size, type and layout
+    TRANSFORM_COST = 325  # of transforming a tile in one channel or filter
+    WEIGHT_COST = 75  # of a filter's weights of one channel: of transforming 36 numbers, beyond packing the weights
+    CALL_COST = 20000  # of starting and ending, for each number of a cache line: it is a time
 
 # -------------------------------------------------------------------------------------------------- tiles of an image
 
@@ -633,20 +634,36 @@ def why_not(conv):
 
 
 def why_slower(conv):
-    """Return why `tiled` is faster, or None: the multiplications saved against what the transforms cost."""
+    """Return why `tiled` is faster, or None: at forward, or at that and the gradients; that of the weights is like it."""
     conv = _undilated(conv)[0][0]
     h, v = conv.window
-    cdef Py_ssize_t line = LINE // conv.itemsize, tile = tile_of(h.kernel), c = conv.C // conv.groups
-    cdef Py_ssize_t f = conv.F // conv.groups
-    cdef double weights = c * f, tiles, direct, cost
-    tiles = conv.N * ((h.output + tile - 1) // tile) * ((v.output + tile - 1) // tile)
-    direct = weights * h.kernel * v.kernel * conv.N * h.output * v.output
-    cost = tiles * (weights * POINTS + TRANSFORM_COST * (up(c, line) + up(f, line)))
-    if cost >= direct:
+    cdef Py_ssize_t line = LINE // conv.itemsize, outputs = h.output * v.output, cells = h.size * v.size
+    cdef double forward, both, fixed, taps = h.kernel * v.kernel
+    cdef bint abreast = (conv.layout == "NCHW" and conv.groups == 1 and conv.N >= line
+                         and max(cells, outputs) <= ABREAST_CELLS)
+    cdef double inside = _taps_inside(h) * _taps_inside(v)
+    forward = _saved(conv, h.output, v.output, inside if abreast else taps * outputs)
+    both = forward + _saved(conv, h.size, v.size, inside if abreast else taps * cells)
+    if min(forward, both) <= 0:
         return "so few channels, filters or outputs gain less than transforming them costs"
-    if cost + WEIGHT_COST * weights + CALL_COST >= direct:
+    fixed = WEIGHT_COST * (conv.C // conv.groups) * (conv.F // conv.groups) + CALL_COST * line
+    if forward <= fixed or both <= 2 * fixed:
         return "so few outputs gain less than transforming the weights costs"
     return None
+
+
+def _saved(conv, rows, columns, taps):
+    """Multiplications of the taps of so many outputs that are saved, less what transforming cells and outputs costs."""
+    cdef Py_ssize_t line = LINE // conv.itemsize, tile = tile_of(conv.window[0].kernel)
+    cdef Py_ssize_t c = conv.C // conv.groups, f = conv.F // conv.groups
+    cdef double tiles = ((rows + tile - 1) // tile) * ((columns + tile - 1) // tile)
+    return conv.N * (c * f * (taps - POINTS * tiles) - tiles * TRANSFORM_COST * (up(c, line) + up(f, line)))
+
+
+def _taps_inside(axis):
+    """How many pairs of an output and a tap see a cell of the image."""
+    return sum(max(0, min(axis.output, axis.size + axis.pad_before - k) - max(0, axis.pad_before - k))
+               for k in range(axis.kernel))
 
 
 def workspace_bytes(conv):
