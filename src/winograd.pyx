@@ -2,13 +2,13 @@
 
 After Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308. Valid for kernels of 3x3
 and 5x5 with stride 1, any padding, any size; with dilation d an image is d*d smaller ones, each with every d-th row and
-column, which no window mixes. It rounds otherwise than the direct formula, and by a little more.
+column, its parts, which no window mixes. It rounds otherwise than the direct formula, and by a little more.
 
 A tile of 4x4 outputs of a kernel of 3x3, or of 2x2 outputs of one of 5x5, sees 6x6 cells. With cells and weights
 transformed (simd/winograd.h), it needs 36 multiplications in a channel where the formula has 144, or 100. Each of the
 36 is summed over the channels: 36 products of matrices, tiles x channels by channels x filters. Tiles are numbered
-through all images, so that small images share a product. Vectors run over channels and over filters, which NHWC has
-side by side; NCHW is turned around, there and back, a chunk at a time.
+through the parts of all images, so that small ones share a product. Vectors run over channels and over filters, which
+NHWC has side by side; NCHW is turned around, there and back, a chunk at a time.
 
     turn and transform the cells of all chunks                        only if many filters need them, and they fit
     for filters whose transformed weights fit the memory
@@ -62,6 +62,7 @@ cdef enum:
     KEPT_BYTES = 20971520  # of transformed cells, kept where several chunks, of other filters, need them
     KEPT_WEIGHT_BYTES = 8388608  # of transformed weights then: they stay in the third cache
     SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
+    MOST_PARTS = 4096  # of a dilated image, whose tables are small then
     MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
     ABREAST_CELLS = 256  # of an image whose taps in the padding `tiled` leaves out, see abreast.pyx
     # In multiplications of a product, of one thread; fitted to 1469 problems of every size, type and layout
@@ -148,7 +149,7 @@ def _parts_of_axis(axis, seen, transposed):
             yield (*cells, -before) if seen else (*outputs, 0)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)
 def _parts(window, seen, transposed, row, cell):
     """Parts of an image whose rows and cells are so far apart, as an array of Part; rows and columns of the largest."""
     h, v = (tuple(_parts_of_axis(axis, seen, transposed)) for axis in window)
@@ -636,6 +637,8 @@ def why_not(conv):
         return "its stride is not 1"
     if any(axis.dilation > min(axis.size, axis.output) for axis in conv.window):
         return "its dilation steps over the image"
+    if conv.window[0].dilation * conv.window[1].dilation > MOST_PARTS:
+        return f"its dilation parts the image into more than {MOST_PARTS}"
     if max(conv.C, conv.F) // conv.groups > MOST_CHANNELS:
         return f"a group has more than {MOST_CHANNELS} channels or filters"
     return None
