@@ -2,13 +2,13 @@
 
 After Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308. Valid for kernels of 3x3
 and 5x5 with stride 1, any padding, any size; with dilation d an image is d*d smaller ones, each with every d-th row and
-column, which no window mixes. It rounds otherwise than the direct formula, and by a little more.
+column, its parts, which no window mixes. It rounds otherwise than the direct formula, and by a little more.
 
 A tile of 4x4 outputs of a kernel of 3x3, or of 2x2 outputs of one of 5x5, sees 6x6 cells. With cells and weights
 transformed (simd/winograd.h), it needs 36 multiplications in a channel where the formula has 144, or 100. Each of the
 36 is summed over the channels: 36 products of matrices, tiles x channels by channels x filters. Tiles are numbered
-through all images, so that small images share a product. Vectors run over channels and over filters, which NHWC has
-side by side; NCHW is turned around, there and back, a chunk at a time.
+through the parts of all images, so that small ones share a product. Vectors run over channels and over filters, which
+NHWC has side by side; NCHW is turned around, there and back, a chunk at a time.
 
     turn and transform the cells of all chunks                        only if many filters need them, and they fit
     for filters whose transformed weights fit the memory
@@ -33,6 +33,8 @@ between them, are left to `tiled`, and so are filters with such a gradient.
 """
 
 import numpy as np
+
+from functools import lru_cache
 
 from libc.string cimport memset
 
@@ -60,33 +62,41 @@ cdef enum:
     KEPT_BYTES = 20971520  # of transformed cells, kept where several chunks, of other filters, need them
     KEPT_WEIGHT_BYTES = 8388608  # of transformed weights then: they stay in the third cache
     SCRATCH_BYTES = 25165824  # of all threads together; there may be more threads than this is for
+    MOST_PARTS = 4096  # of a dilated image, whose tables are small then
     MOST_CHANNELS = 2048  # whose weights, a panel at least, fit WEIGHT_BYTES
-    # In multiplications of a product, of one thread; fitted to 1500 problems of every size, type and layout
-    TRANSFORM_COST = 350  # of transforming a tile in one channel or filter
-    WEIGHT_COST = 200  # of transforming a filter's weights of one channel
-    CALL_COST = 300000  # of starting and ending
+    ABREAST_CELLS = 256  # of an image whose taps in the padding `tiled` leaves out, see abreast.pyx
+    # In multiplications of a product, of one thread; fitted to 1469 problems of every size, type and layout
+    TRANSFORM_COST = 325  # of transforming a tile in one channel or filter
+    WEIGHT_COST = 75  # of a filter's weights of one channel: of transforming 36 numbers, beyond packing the weights
+    CALL_COST = 20000  # of starting and ending, for each number of a cache line: it is a time
 
 # -------------------------------------------------------------------------------------------------- tiles of an image
 
+cdef struct Part:  # with dilation, every d-th row and column of an image; else all of it
+    Py_ssize_t first, rows, columns  # where its first cell is
+    Py_ssize_t before_h, before_w  # how far the first tile begins before it
+
+
 cdef struct Image:  # images (N, C, H, W) in memory, and how tiles cover them
     char *data
-    Places at
-    Py_ssize_t C, item
+    Places at  # the largest part of the first one
+    Py_ssize_t N, C, item
+    const Part *part  # all first parts of images are before all second ones
     bint in_place  # vectors of channels can be read and written where they are
-    Py_ssize_t side, before_h, before_w  # a tile's cells each way; how far the first one begins before the image
+    Py_ssize_t side  # a tile's cells each way
     Py_ssize_t band_row  # from cell to cell where they are turned: vectors of channels
     Py_ssize_t row, matrix  # of the points: from tile to tile, and from one of the 36 to the next
     const char *zeros
 
 
-cdef struct Tiling:  # tiles of all images, cut into chunks
+cdef struct Tiling:  # tiles of all parts of images, cut into chunks
     Py_ssize_t taps, tile  # each way: of the kernel, and outputs of a tile
-    Py_ssize_t N, rows, columns  # of tiles in an image
-    Py_ssize_t chunk_rows, chunk_columns  # of tiles in a chunk, the rows counted through all images
+    Py_ssize_t N, rows, columns  # parts of images, and tiles in each
+    Py_ssize_t chunk_rows, chunk_columns  # of tiles in a chunk, the rows counted through all of them
     Py_ssize_t chunks_of_rows, chunks_of_columns, chunks
 
 
-cdef struct Chunk:  # rows top to bottom - 1 of tiles, through all images, and some columns
+cdef struct Chunk:  # rows top to bottom - 1 of tiles, through all parts, and some columns
     Py_ssize_t top, bottom, left, columns
 
 
@@ -124,17 +134,51 @@ cdef Py_ssize_t band_bytes(const Tiling *all, const Image *x):
               * x.band_row * x.item, LINE)
 
 
-cdef Image image_for(View x, Py_ssize_t item, Py_ssize_t side, before):
-    cdef Image image = image_of((x.shape[1], x.shape[2], x.shape[3]), item, side)
-    point_at(&image, x)
-    image.before_h, image.before_w = before
-    return image
+def _parts_of_axis(axis, seen, transposed):
+    """Of each part that is seen, or that sees: the first cell, how many, and how far the first tile begins before it.
+
+    Every d-th output, from one of d on, sees every d-th cell; and the other way round where this is transposed.
+    """
+    d = axis.dilation
+    for first in range(d):
+        before, cell = divmod(first - axis.pad_before, d)
+        cells, outputs = (cell, len(range(cell, axis.size, d))), (first, len(range(first, axis.output, d)))
+        if transposed:
+            yield (*outputs, axis.kernel - 1 + before) if seen else (*cells, 0)
+        else:
+            yield (*cells, -before) if seen else (*outputs, 0)
+
+
+@lru_cache(maxsize=64)
+def _parts(window, seen, transposed, row, cell):
+    """Parts of an image whose rows and cells are so far apart, as an array of Part; rows and columns of the largest."""
+    h, v = (tuple(_parts_of_axis(axis, seen, transposed)) for axis in window)
+    parts = np.array([(i * row + j * cell, rows, columns, top, left)
+                      for i, rows, top in h for j, columns, left in v], np.intp)
+    return parts, max(rows for _, rows, _ in h), max(columns for _, columns, _ in v)
+
+
+cdef class Images:
+    """The images x (N, C, H, W) that a convolution sees, or those that see them, in their parts."""
+
+    cdef Image image
+    cdef object parts  # which the image points into
+
+    def __cinit__(self, conv, View x, bint seen, bint transposed):
+        cdef Image *image = &self.image
+        h, v = conv.window
+        self.parts, rows, columns = _parts(conv.window, seen, transposed, x.step[2], x.step[3])
+        image[0] = image_of((x.shape[1], rows, columns), conv.itemsize, SIDE if seen else tile_of(h.kernel))
+        cdef Py_ssize_t[:, ::1] table = self.parts
+        image.N, image.part = x.shape[0], <const Part *>&table[0, 0]
+        image.at.image, image.at.channel = x.step[0], x.step[1]
+        image.at.row, image.at.cell = x.step[2] * h.dilation, x.step[3] * v.dilation
+        point_at(image, x)
 
 
 cdef void point_at(Image *image, View x):
     """Take some channels of images, no more than it has room for."""
     image.data, image.C = x.data, x.shape[1]
-    image.at = Places(x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2], x.step[3])
     image.in_place = x.step[1] == 1 and image.C % (LINE // image.item) == 0
 
 
@@ -157,14 +201,16 @@ cdef void set_rows(Image *image, Py_ssize_t C):
 
 cdef void transform(const Kernels *kernels, const Image *x, const Tiling *all, Chunk tiles, char *points,
                     char *band) noexcept nogil:
-    """Transform the cells of a chunk of tiles, image by image."""
+    """Transform the cells of a chunk of tiles, part by part."""
+    cdef const Part *part
     cdef Py_ssize_t row, rows, row_bytes = tiles.columns * x.row * x.item, top, left, i
     cdef Cells cells
     while tiles.top < tiles.bottom:
         row = tiles.top % all.rows
         rows = min(tiles.bottom - tiles.top, all.rows - row)
-        top, left = all.tile * row - x.before_h, all.tile * tiles.left - x.before_w
-        cells = turned(kernels, x, tiles.top // all.rows, top, all.tile * (rows - 1) + x.side,
+        part = &x.part[tiles.top // all.rows // x.N]
+        top, left = all.tile * row - part.before_h, all.tile * tiles.left - part.before_w
+        cells = turned(kernels, x, part, tiles.top // all.rows % x.N, top, all.tile * (rows - 1) + x.side,
                        left, all.tile * (tiles.columns - 1) + x.side, band)
         for i in range(rows):
             kernels.winograd_tiles(x.side, all.tile, &cells, top + all.tile * i, left, tiles.columns, x.C, x.zeros,
@@ -173,15 +219,15 @@ cdef void transform(const Kernels *kernels, const Image *x, const Tiling *all, C
         tiles.top += rows
 
 
-cdef Cells turned(const Kernels *kernels, const Image *x, Py_ssize_t n, Py_ssize_t top, Py_ssize_t height,
-                  Py_ssize_t left, Py_ssize_t width, char *band) noexcept nogil:
-    """Those of height x width cells that are in the image, with their channels side by side."""
+cdef Cells turned(const Kernels *kernels, const Image *x, const Part *part, Py_ssize_t n, Py_ssize_t top,
+                  Py_ssize_t height, Py_ssize_t left, Py_ssize_t width, char *band) noexcept nogil:
+    """Those of height x width cells that are in part of image n, with their channels side by side."""
     cdef Cells cells
     cdef Py_ssize_t i
-    cells.top, cells.bottom = max(0, top), min(x.at.rows, top + height)
-    cells.left, cells.right = max(0, left), min(x.at.columns, left + width)
+    cells.top, cells.bottom = max(0, top), min(part.rows, top + height)
+    cells.left, cells.right = max(0, left), min(part.columns, left + width)
     height, width = max(0, cells.bottom - cells.top), max(0, cells.right - cells.left)
-    cells.data = x.data + (n * x.at.image + cells.top * x.at.row + cells.left * x.at.cell) * x.item
+    cells.data = x.data + (n * x.at.image + part.first + cells.top * x.at.row + cells.left * x.at.cell) * x.item
     cells.row, cells.cell = x.at.row, x.at.cell
     if x.in_place:
         return cells
@@ -198,7 +244,8 @@ cdef Cells turned(const Kernels *kernels, const Image *x, Py_ssize_t n, Py_ssize
 cdef bint transform_back(const Kernels *kernels, const char *points, const Image *y, const Tiling *all, Chunk tiles,
                          Py_ssize_t first, Py_ssize_t filters, const char *bias, bint relu,
                          char *band) noexcept nogil:
-    """Transform the points of some filters to outputs, image by image; tell whether all are finite."""
+    """Transform the points of some filters to outputs, part by part; tell whether all are finite."""
+    cdef const Part *part
     cdef Py_ssize_t row, rows, row_bytes = tiles.columns * y.row * y.item, height, width, i
     cdef Py_ssize_t whole = up(filters, LINE // y.item)  # as the points have them
     cdef char *nowhere = band
@@ -209,11 +256,12 @@ cdef bint transform_back(const Kernels *kernels, const char *points, const Image
     while tiles.top < tiles.bottom:
         row = tiles.top % all.rows
         rows = min(tiles.bottom - tiles.top, all.rows - row)
-        cells.top, cells.bottom = all.tile * row, min(y.at.rows, all.tile * (row + rows))
-        cells.left, cells.right = all.tile * tiles.left, min(y.at.columns, all.tile * (tiles.left + tiles.columns))
+        part = &y.part[tiles.top // all.rows // y.N]
+        cells.top, cells.bottom = all.tile * row, min(part.rows, all.tile * (row + rows))
+        cells.left, cells.right = all.tile * tiles.left, min(part.columns, all.tile * (tiles.left + tiles.columns))
         height, width = cells.bottom - cells.top, cells.right - cells.left
-        data = y.data + (tiles.top // all.rows * y.at.image + first * y.at.channel + cells.top * y.at.row
-                         + cells.left * y.at.cell) * y.item
+        data = y.data + (tiles.top // all.rows % y.N * y.at.image + part.first + first * y.at.channel
+                         + cells.top * y.at.row + cells.left * y.at.cell) * y.item
         if y.in_place:
             cells.data, cells.row, cells.cell = data, y.at.row, y.at.cell
         else:
@@ -252,8 +300,9 @@ cdef struct Product:
     Py_ssize_t kept_bytes
     unsigned char *is_finite  # of each chunk
     const char *raw_weights
-    const Py_ssize_t *offset  # of a filter's weights
-    Py_ssize_t filter_step, packs
+    Py_ssize_t weight_step[4]  # from filter to filter, channel, row and column
+    bint flipped  # the last tap first
+    Py_ssize_t packs
 
 
 cdef void set_sizes(Product *job, Py_ssize_t taps, Py_ssize_t N):
@@ -288,12 +337,32 @@ cdef void packing_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Product *job = <Product *>context
     cdef Py_ssize_t panel = i // job.packs, c = i % job.packs * PACK_CHANNELS, item = job.x.item
     cdef Py_ssize_t C = min(PACK_CHANNELS, job.x.C - c), first = (job.first_panel + panel) * job.width
-    cdef Py_ssize_t taps = job.tiles.taps
     cdef char *packed = job.scratch + thread * job.scratch_bytes
-    job.kernels.pack(job.raw_weights + first * job.filter_step * item, job.filter_step, job.offset + c * taps * taps,
-                     min(job.width, job.y.C - first), C * taps * taps, packed, job.width, 0)
-    job.kernels.winograd_weights(taps, packed, C, job.width,
+    place_weights(job, first, min(job.width, job.y.C - first), c, C, packed)
+    job.kernels.winograd_weights(job.tiles.taps, packed, C, job.width,
                                  job.weights + panel * job.panel_bytes + c * job.width * item, job.matrix)
+
+
+cdef void place_weights(Product *job, Py_ssize_t first, Py_ssize_t filters, Py_ssize_t c, Py_ssize_t C,
+                        char *packed) noexcept nogil:
+    """Place weights as [channel][tap][filter], of flipped kernels the last tap first; 0 where there is no filter."""
+    cdef Py_ssize_t *step = job.weight_step
+    cdef Py_ssize_t taps = job.tiles.taps, item = job.x.item, all_taps = taps * taps, row = job.width
+    cdef Py_ssize_t rows = taps, pieces = taps, i, k
+    cdef const char *data = job.raw_weights + (first * step[0] + c * step[1]) * item
+    if filters < job.width:
+        memset(packed, 0, C * all_taps * job.width * item)
+    if job.flipped:
+        packed += (all_taps - 1) * job.width * item
+        row = -row
+    if step[2] == taps * step[3]:  # the rows of a kernel follow each other, and so may the kernels
+        rows, pieces = all_taps, 1
+        if step[1] == all_taps * step[3] and not job.flipped:
+            rows, C = C * all_taps, 1
+    for i in range(C):
+        for k in range(pieces):
+            job.kernels.copy_matrix(rows, filters, data + (i * step[1] + k * step[2]) * item, step[3], step[0],
+                                    packed + (i * all_taps * job.width + k * taps * row) * item, row, 1)
 
 
 cdef void kept_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
@@ -336,16 +405,17 @@ cdef int workers_for(Py_ssize_t scratch_bytes):
     return max(1, min(thread_count(), SCRATCH_BYTES // scratch_bytes))
 
 
-def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
-    """Compute y = relu(b + x * w), where window (0, 0) begins ``before`` cells before x; tell which images are finite."""
+def _product(conv, x_nchw, w_fckk, bint transposed, b, bint relu, y_nchw):
+    """Compute y = relu(b + x * w), of one group; tell which images are finite."""
     cdef View x = View(x_nchw), y = View(y_nchw), weights = View(w_fckk)
+    cdef Images seen = Images(conv, x, True, transposed), outputs = Images(conv, y, False, transposed)
     cdef Product job
-    cdef Py_ssize_t item = x_nchw.itemsize, taps = weights.shape[2], c, kh, kw, n
-    job.kernels, job.relu = kernels_for(dtype), relu
-    job.x, job.y = image_for(x, item, SIDE, before), image_for(y, item, tile_of(taps), (0, 0))
-    set_sizes(&job, taps, x.shape[0])
+    cdef Py_ssize_t item = x_nchw.itemsize, n
+    job.kernels, job.relu = kernels_for(conv.dtype), relu
+    job.x, job.y = seen.image, outputs.image
+    set_sizes(&job, weights.shape[2], len(seen.parts) * x.shape[0])
 
-    zeros = np.zeros(max(job.x.row, job.panels * job.width), dtype)
+    zeros = np.zeros(max(job.x.row, job.panels * job.width), conv.dtype)
     bias = zeros.copy()
     bias[:job.y.C] = b
     cdef View zeros_view = View(zeros), bias_view = View(bias)
@@ -353,12 +423,7 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
     finite = np.ones(job.tiles.chunks, np.uint8)
     cdef unsigned char[::1] flags = finite
     job.is_finite = &flags[0]
-    cdef Py_ssize_t[::1] offset = np.empty(job.x.C * taps * taps, np.intp)
-    for c in range(job.x.C):
-        for kh in range(taps):
-            for kw in range(taps):
-                offset[(c * taps + kh) * taps + kw] = c * weights.step[1] + kh * weights.step[2] + kw * weights.step[3]
-    job.raw_weights, job.filter_step, job.offset = weights.data, weights.step[0], &offset[0]
+    job.raw_weights, job.weight_step, job.flipped = weights.data, weights.step, transposed
 
     cdef int workers = workers_for(job.scratch_bytes)
     cdef Py_ssize_t more = job.kernels.NR * item  # that a product may read beyond the last row
@@ -378,16 +443,18 @@ def _product(dtype, x_nchw, w_fckk, b, bint relu, y_nchw, before):
     images = np.ones(job.tiles.N, bool)
     for n in np.flatnonzero(finite == 0) // job.tiles.chunks_of_columns * job.tiles.chunk_rows:
         images[n // job.tiles.rows:(n + job.tiles.chunk_rows - 1) // job.tiles.rows + 1] = False
-    return images
+    return images.reshape(-1, x.shape[0]).all(0)
 
 
-def _by_groups(conv, x, w_gfckk, b, relu, y, before, again):
+def _by_groups(conv, x, w_gfckk, transposed, b, relu, y, again):
     """Compute y = relu(b + x * w) group by group, and images that are not finite ``again``."""
+    if 0 in y.shape:
+        return
     finite = np.ones(len(x), bool)
     F, C = w_gfckk.shape[1:3]
     for g, w_fckk in enumerate(w_gfckk):
         f, c = slice(g * F, (g + 1) * F), slice(g * C, (g + 1) * C)
-        finite &= _product(conv.dtype, x[:, c], w_fckk, b[f], relu, y[:, f], before)
+        finite &= _product(conv, x[:, c], w_fckk, transposed, b[f], relu, y[:, f])
     if not finite.all():
         n = np.flatnonzero(~finite)
         images = slice(n.min(), n.max() + 1)
@@ -396,30 +463,13 @@ def _by_groups(conv, x, w_gfckk, b, relu, y, before, again):
 
 def forward(conv, x, w, b, bint relu, y):
     """Compute ``y = relu(x * w + b)``."""
-    if 0 in y.shape:
-        return
-    for part, cells, outputs in _undilated(conv):
-        _forward(part, x[cells], w, b, relu, y[outputs])
-
-
-def _forward(conv, x, w, b, bint relu, y):
-    h, v = conv.window
-    _by_groups(conv, x, _grouped(conv, w), b, relu, y, (h.pad_before, v.pad_before),
+    _by_groups(conv, x, _grouped(conv, w), False, b, relu, y,
                lambda x, y: _tiled.forward(conv, x, w, b, relu, y))
 
 
 def input_gradient(conv, dy, w, b, bint relu, dx):
     """Compute ``dx = relu(what dy scatters through w + b)``."""
-    if 0 in dx.shape:
-        return
-    for part, cells, outputs in _undilated(conv):
-        _input_gradient(part, dy[outputs], w, b, relu, dx[cells])
-
-
-def _input_gradient(conv, dy, w, b, bint relu, dx):
-    h, v = conv.window
-    flipped = _grouped(conv, w).transpose(0, 2, 1, 3, 4)[..., ::-1, ::-1]
-    _by_groups(conv, dy, flipped, b, relu, dx, (h.kernel - 1 - h.pad_before, v.kernel - 1 - v.pad_before),
+    _by_groups(conv, dy, _grouped(conv, w).transpose(0, 2, 1, 3, 4), True, b, relu, dx,
                lambda dy, dx: _tiled.input_gradient(conv, dy, w, b, relu, dx))
 
 
@@ -520,11 +570,10 @@ def _correlate(conv, x_nchw, dy_nchw, dw_fckk):
     cdef View x = View(x_nchw), dy, gradient
     cdef Correlation job
     cdef Py_ssize_t item = x_nchw.itemsize, taps = dw_fckk.shape[2], f
-    h, v = conv.window
+    cdef Images seen = Images(conv, x, True, False), outputs = Images(conv, View(dy_nchw), False, False)
     job.kernels = kernels_for(conv.dtype)
-    job.x = image_for(x, item, SIDE, (h.pad_before, v.pad_before))
-    job.dy = image_for(View(dy_nchw), item, tile_of(taps), (0, 0))
-    set_weight_sizes(&job, taps, x.shape[0])
+    job.x, job.dy = seen.image, outputs.image
+    set_weight_sizes(&job, taps, len(seen.parts) * x.shape[0])
     zeros = np.zeros(max(job.x.row, job.dy.row), conv.dtype)
     cdef View zeros_view = View(zeros)
     job.x.zeros = job.dy.zeros = zeros_view.data
@@ -563,10 +612,9 @@ cdef int correlate(Correlation *job, int workers) except -1:
 def weight_gradient(conv, x, dy, dw):
     """Add to dw the gradient of the weights."""
     C, F = conv.C // conv.groups, conv.F // conv.groups
-    for part, cells, outputs in _undilated(conv):
-        for g in range(conv.groups):
-            c, f = slice(g * C, (g + 1) * C), slice(g * F, (g + 1) * F)
-            _correlate(part, x[cells][:, c], dy[outputs][:, f], dw[f])
+    for g in range(conv.groups):
+        c, f = slice(g * C, (g + 1) * C), slice(g * F, (g + 1) * F)
+        _correlate(conv, x[:, c], dy[:, f], dw[f])
 
 
 def gradients(conv, x, w, dy, dx, dw, db):
@@ -579,28 +627,6 @@ def gradients(conv, x, w, dy, dx, dw, db):
         _tiled.gradients(conv, None, None, dy, None, None, db)
 
 
-# -------------------------------------------------------------------------------------------------------- dilation
-
-def _undilated(conv):
-    """Convolutions of dilation 1 that make up this one, each with its cells and outputs; the largest first."""
-    h, v = conv.window
-    if h.dilation == v.dilation == 1:
-        return [(conv, ..., ...)]
-    every = slice(None), slice(None)
-    return [(conv._replace(window=type(conv.window)(part_h, part_v)), (*every, rows, columns), (*every, i, j))
-            for part_h, rows, i in _undilated_axis(h) for part_v, columns, j in _undilated_axis(v)]
-
-
-def _undilated_axis(axis):
-    """Every d-th output, from one of d on, sees every d-th cell: the axis of these, the cells, and the outputs."""
-    for first in range(axis.dilation):
-        before, cell = divmod(first - axis.pad_before, axis.dilation)
-        cells, outputs = slice(cell, None, axis.dilation), slice(first, None, axis.dilation)
-        size, output = (len(range(extent)[part]) for extent, part in ((axis.size, cells), (axis.output, outputs)))
-        yield axis._replace(size=size, output=output, pad_before=-before, dilation=1,
-                            pad_after=max(0, output + axis.kernel - 1 + before - size)), cells, outputs
-
-
 # ------------------------------------------------------------------------------------ what it can do, and what it costs
 
 def why_not(conv):
@@ -611,34 +637,60 @@ def why_not(conv):
         return "its stride is not 1"
     if any(axis.dilation > min(axis.size, axis.output) for axis in conv.window):
         return "its dilation steps over the image"
+    if conv.window[0].dilation * conv.window[1].dilation > MOST_PARTS:
+        return f"its dilation parts the image into more than {MOST_PARTS}"
     if max(conv.C, conv.F) // conv.groups > MOST_CHANNELS:
         return f"a group has more than {MOST_CHANNELS} channels or filters"
     return None
 
 
 def why_slower(conv):
-    """Return why `tiled` is faster, or None: the multiplications saved against what the transforms cost."""
-    conv = _undilated(conv)[0][0]
+    """Return why `tiled` is faster, or None: by forward, or by that and the input gradient; dw is like forward."""
+    cdef bint many = conv.layout == "NCHW" and conv.groups == 1 and conv.N >= LINE // conv.itemsize
+    conv = _undilated(conv)
     h, v = conv.window
-    cdef Py_ssize_t line = LINE // conv.itemsize, tile = tile_of(h.kernel), c = conv.C // conv.groups
-    cdef Py_ssize_t f = conv.F // conv.groups
-    cdef double weights = c * f, tiles, direct, cost
-    tiles = conv.N * ((h.output + tile - 1) // tile) * ((v.output + tile - 1) // tile)
-    direct = weights * h.kernel * v.kernel * conv.N * h.output * v.output
-    cost = tiles * (weights * POINTS + TRANSFORM_COST * (up(c, line) + up(f, line)))
-    if cost >= direct:
+    cdef Py_ssize_t line = LINE // conv.itemsize, outputs = h.output * v.output, cells = h.size * v.size
+    cdef double forward, both, fixed, taps = h.kernel * v.kernel
+    cdef bint abreast = many and max(cells, outputs) <= ABREAST_CELLS
+    cdef double inside = _taps_inside(h) * _taps_inside(v)
+    forward = _saved(conv, h.output, v.output, inside if abreast else taps * outputs)
+    both = forward + _saved(conv, h.size, v.size, inside if abreast else taps * cells)
+    if min(forward, both) <= 0:
         return "so few channels, filters or outputs gain less than transforming them costs"
-    if cost + WEIGHT_COST * weights + CALL_COST >= direct:
+    fixed = WEIGHT_COST * (conv.C // conv.groups) * (conv.F // conv.groups) + CALL_COST * line
+    if forward <= fixed or both <= 2 * fixed:
         return "so few outputs gain less than transforming the weights costs"
     return None
+
+
+def _undilated(conv):
+    """A convolution of dilation 1, with all parts of the images for images."""
+    h, v = conv.window
+    window = (axis._replace(size=-(-axis.size // axis.dilation), output=-(-axis.output // axis.dilation),
+                            pad_before=axis.pad_before // axis.dilation, dilation=1) for axis in (h, v))
+    return conv._replace(N=conv.N * h.dilation * v.dilation, window=type(conv.window)(*window))
+
+
+def _saved(conv, rows, columns, taps):
+    """Multiplications of the taps of so many outputs that are saved, less what transforming cells and outputs costs."""
+    cdef Py_ssize_t line = LINE // conv.itemsize, tile = tile_of(conv.window[0].kernel)
+    cdef Py_ssize_t c = conv.C // conv.groups, f = conv.F // conv.groups
+    cdef double tiles = ((rows + tile - 1) // tile) * ((columns + tile - 1) // tile)
+    return conv.N * (c * f * (taps - POINTS * tiles) - tiles * TRANSFORM_COST * (up(c, line) + up(f, line)))
+
+
+def _taps_inside(axis):
+    """How many pairs of an output and a tap see a cell of the image."""
+    return sum(max(0, min(axis.output, axis.size + axis.pad_before - k) - max(0, axis.pad_before - k))
+               for k in range(axis.kernel))
 
 
 def workspace_bytes(conv):
     """Bytes that the largest of the three passes takes beyond its inputs and results."""
     cdef Product job
     cdef Correlation weights
-    conv = _undilated(conv)[0][0]
     cdef Py_ssize_t item = conv.itemsize, most = _tiled.workspace_bytes(conv), F, C, tiny
+    conv = _undilated(conv)
     h, v = conv.window
     cdef Py_ssize_t taps = h.kernel
     C, F = conv.C // conv.groups, conv.F // conv.groups
@@ -648,7 +700,7 @@ def workspace_bytes(conv):
     for x, y in ((image, output), (output, image)):
         job.x, job.y = image_of(x, item, SIDE), image_of(y, item, tile_of(taps))
         set_sizes(&job, taps, conv.N)
-        tiny = job.tiles.chunks + conv.N + job.x.C * taps * taps * sizeof(Py_ssize_t)
+        tiny = job.tiles.chunks + conv.N
         most = max(most, workers_for(job.scratch_bytes) * job.scratch_bytes + job.panels_at_once * job.panel_bytes
                    + job.kept_bytes + tiny)
     weights.x, weights.dy = image_of(image, item, SIDE), image_of((F, h.output, v.output), item, tile_of(taps))
