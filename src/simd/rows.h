@@ -36,6 +36,9 @@ ALWAYS void NAME(fill_line)(const Unfolding *g, const T *row, ptrdiff_t w0, ptrd
         NAME(copy)(line + first, row + w0 + first, end - first);
     else if (C < 4 && g->cell == 1 && end - first >= 4)
         NAME(interleave)(row + w0 + first, g->channel, C, end - first, line + first * C);
+    else if (g->channel == 1)
+        for (ptrdiff_t w = first; w < end; w++)
+            NAME(copy)(line + w * C, row + (w0 + w) * g->cell, C);
     else
         for (ptrdiff_t c = 0; c < C; c++)
             for (ptrdiff_t w = first; w < end; w++)
