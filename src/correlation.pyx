@@ -10,10 +10,11 @@ The product kernel (simd/product.h) spreads numbers of A and multiplies them by 
     columns    columns of x, as in im2col  (M = K)     dy, filters side by side (N = F)   all taps at once
     rows       dy, filter by filter        (M = F)     rows of windows of x     (N = K)   all taps at once
 
-Columns and rows are for few channels, whose vectors would be nearly empty: rows (simd/rows.h) where in NCHW dy would be
-turned for columns, and has more to turn than the windows have to copy. Columns is as well for 1x1 with fewer filters
-than channels in NCHW, where what becomes B is turned. What can be taken in place is: rows of planes, or channels side
-by side. The sums of a 1x1 in one slice are dw itself.
+Columns and rows are for few channels, whose vectors would be nearly empty: rows (simd/rows.h) where filters are few as
+well, or where in NCHW dy would be turned for columns, and has more to turn than the windows have to copy. Columns is as
+well for 1x1 with fewer filters than channels in NCHW, where what becomes B is turned. What can be taken in place is:
+rows of planes, or channels side by side. The sums of a 1x1 in one slice are dw itself. Groups of few channels in NHWC
+share cache lines, so a slice of theirs is taken in rounds.
 
     for slice of the outputs, block of M and N            in parallel; each slice has sums of its own, added in order
       for run of the slice                                A and B of a run, and sums of a 1x1, fit the second cache
@@ -42,6 +43,7 @@ cdef enum:
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by slices of the outputs
     SUMS_BYTES = 16777216  # of all slices
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
+    SHARED_BYTES = 786432  # of pixels that groups take their few channels from: in the second cache from group to group
     SLACK = 128  # bytes that may be read or written past copies
     LINE = 1024  # numbers of a line of cells that rows are copied from: a few of them stay in the first cache
     MOST_ROWS = 512  # of C by columns of several taps, which take memory in each thread: 1.6 MiB in float64
@@ -211,8 +213,8 @@ cdef class _Plan:
         job.kernels, job.itemsize, job.groups = kernels_for(conv.dtype), conv.itemsize, conv.groups
         job.C = conv.C // conv.groups
         taps = h.kernel * v.kernel
-        job.by_rows = (conv.layout == "NCHW" and job.C < FEW_CHANNELS and taps > 1 and v.dilation == 1
-                       and taps * job.C <= 2 * F)
+        job.by_rows = job.C < FEW_CHANNELS and taps > 1 and v.dilation == 1 and (
+            conv.layout == "NCHW" and taps * job.C <= 2 * F or F < FEW_CHANNELS and taps * job.C <= MOST_ROWS)
         job.by_columns = not job.by_rows and (job.C < FEW_CHANNELS and taps * job.C <= MOST_ROWS
                                               or taps == 1 and F < job.C and conv.layout == "NCHW")
         job.taps = 1 if job.by_columns or job.by_rows else taps
@@ -236,6 +238,9 @@ cdef class _Plan:
         if job.by_rows:
             self.set_unfolding(h, v)
         self.set_slices()
+        if conv.layout == "NHWC" and job.C < FEW_CHANNELS and job.groups > 1:
+            pixel = (conv.C * h.stride * v.stride + conv.F) * job.itemsize  # x and dy for an output, all groups
+            job.slice_outputs = min(job.slice_outputs, up(SHARED_BYTES // pixel, job.cut.outputs))
         self.set_memory()
 
     cdef set_unfolding(self, h, v):

@@ -49,7 +49,8 @@ def conv_gradients(
         algorithm=algorithm,
     )
     _, dw, _ = cnnfast.conv_transpose2d_backward(x, back, needs="w")
-    db = dy.sum(axis=(0, *places), dtype=np.float64).astype(dy.dtype, copy=False)
+    over = "nfhw->f" if layout == "NCHW" else "nhwf->f"
+    db = np.einsum(over, dy, dtype=np.float64).astype(dy.dtype, copy=False)  # faster than dy.sum
     assert dw is not None
     return dx, dw, db
 
