@@ -342,7 +342,7 @@ def _weight_gradient(conv, x_nchw, dy_nchw, dw_fckk):
         adding.tap = adding.numbers = job.C
         adding.taps = job.x_sight.taps
     elif job.by_columns:
-        adding.m_step, adding.n_step, adding.t_step = dw.step[3], dw.step[0], 0
+        adding.m_step, adding.n_step, adding.t_step = dw.step[1 if job.x_sight.taps == 1 else 3], dw.step[0], 0
     run(adding_chunk, &adding, (job.M + 15) // 16 * job.groups, workers)
 
 

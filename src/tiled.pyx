@@ -66,6 +66,8 @@ cdef enum:
     TILES_OF_CLASS = 4  # of rows of C that a class of a run should have on average: the last ones are not full
     MOST_SIDE = 8192  # outputs of an axis that are told apart one by one
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
+    FEW_OUTPUTS = 128  # pixels; for so few, weights are used too seldom to be packed (measured)
+    MANY_CHANNELS = 512  # and with fewer than this, sums are too short
     SAME_SET = 4096  # bytes: what lies so far apart shares a set of the first cache, so pixels are not taken from there
     MOST_CLASSES = 16  # of outputs that see the same taps
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
@@ -639,11 +641,43 @@ def forward(conv, x, w, b, bint relu, y):
     """Compute ``y = relu(x * w + b)``."""
     if 0 in y.shape:
         return
-    conv, x, y = _as_rows(_of_images(conv, y), x, y)
+    conv = _of_images(conv, y)
+    sums = _as_sums(conv) if x.shape[2] == 1 else None  # few calls ask
+    if sums is not None:
+        return _sum(sums, x, w, b, relu, y)
+    conv, x, y = _as_rows(conv, x, y)
     try:
         _compute(_forward_plan(conv, kernels_id(conv)), x, w, y, np.ascontiguousarray(b), conv.groups, relu, False)
     except _NotFinite:
         _naive.forward(conv, x, w, b, relu, y)
+
+
+@lru_cache(maxsize=512)
+def _as_sums(conv):
+    """A 1x1 convolution of few pixels, in one row as in `linear`, as the weight gradient that it is too; or None.
+
+    Its outputs are the channels, over which there are many sums. The weights stay where they are and the pixels are
+    turned, where else weights would be packed that are used for a few tiles only.
+    """
+    h, v = conv.window
+    if (conv.layout != "NHWC" or conv.groups > 1 or conv.N > 1 or h.size > 1 or v.size > FEW_OUTPUTS
+            or conv.C < MANY_CHANNELS or not all(_is_one_to_one(axis) for axis in conv.window)):
+        return None
+    return conv._replace(C=conv.F, F=v.size, layout="NCHW",
+                         window=type(conv.window)(h, v._replace(size=conv.C, output=conv.C)))
+
+
+def _sum(conv, x, w, b, bint relu, y):
+    """Add to the bias the sums over channels."""
+    _fill(b, False, y)
+    weight_gradient(conv, w.transpose(2, 0, 3, 1), x.transpose(0, 3, 2, 1), y.transpose(3, 1, 0, 2))
+    if relu:
+        _naive.rectify(y.transpose(0, 2, 3, 1))
+
+
+def _is_one_to_one(axis):
+    """Whether each output sees the cell in its place, and no other."""
+    return (axis.kernel, axis.stride, axis.pad_before, axis.pad_after) == (1, 1, 0, 0)
 
 
 def input_gradient(conv, dy, w, b, bint relu, dx):
@@ -692,8 +726,8 @@ def _as_rows(conv, x, y):
 def _of_rows(conv):
     """The convolution whose images have one row, if this is a 1x1 convolution of small images in NCHW."""
     cells = prod(conv.window.image)
-    if conv.layout != "NCHW" or cells > MOST_OUTPUTS or cells == 1 or any(
-            (axis.kernel, axis.stride, axis.pad_before, axis.pad_after) != (1, 1, 0, 0) for axis in conv.window):
+    if (conv.layout != "NCHW" or cells > MOST_OUTPUTS or cells == 1
+            or not all(_is_one_to_one(axis) for axis in conv.window)):
         return None
     h, v = conv.window
     return conv._replace(window=type(conv.window)(h._replace(size=1, output=1), v._replace(size=cells, output=cells)))
@@ -800,4 +834,5 @@ def workspace_bytes(conv):
         plans.append(_spread_plan(conv, kernels))
     else:
         plans += [plan for _, _, plan in _phase_plans(conv, kernels)[0]]
-    return max(_correlation.workspace_bytes(conv), *(plan.workspace_bytes for plan in plans))
+    sums = [_correlation.workspace_bytes(problem) for problem in (conv, _as_sums(conv)) if problem is not None]
+    return max(*sums, *(plan.workspace_bytes for plan in plans))
