@@ -21,7 +21,7 @@ from math import prod
 
 import numpy as np
 
-from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
+from cnnfast._engine cimport Memory, View, kernels_for, rows_to_pack, run, thread_count, up
 from kernels cimport Kernels, Left, Target, Vectors
 
 from cnnfast._windows import alike
@@ -60,7 +60,7 @@ cdef struct Abreast:
     Py_ssize_t[4] x_step
     Py_ssize_t[4] y_step
     const char *weights
-    Py_ssize_t weight_row
+    Py_ssize_t weight_row, packed_rows
     const Py_ssize_t *order
     const char *bias
     bint relu
@@ -72,9 +72,9 @@ cdef struct Abreast:
 
 cdef void pack_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Abreast *job = <Abreast *>context
-    cdef Py_ssize_t MR = job.kernels.MR, item = job.itemsize, o = i * MR
-    job.kernels.pack(job.weights + o * job.weight_row * item, job.weight_row, job.order, min(MR, job.O - o), job.K,
-                     job.packed + o * job.K * item, MR, 0)
+    cdef Py_ssize_t MR = job.kernels.MR, item = job.itemsize, o = i * job.packed_rows
+    job.kernels.pack(job.weights + o * job.weight_row * item, job.weight_row, job.order,
+                     min(job.packed_rows, job.O - o), job.K, job.packed + o * job.K * item, MR, job.K * MR)
 
 
 cdef void turn_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
@@ -232,7 +232,8 @@ cdef class Plan:
             job.x_step[axis], job.y_step[axis] = x.step[axis], y.step[axis]
         job.weight_row, job.order = weights.step[rows], &order[0]
         job.packed, job.cells_at_once, job.scratch = packed.data, cells.data, scratch.data
-        run(pack_chunk, &job, (job.O + job.kernels.MR - 1) // job.kernels.MR, workers)
+        job.packed_rows = rows_to_pack(job.kernels.MR, weights.step[rows], weights.step[1 - rows])
+        run(pack_chunk, &job, (job.O + job.packed_rows - 1) // job.packed_rows, workers)
         for first in range(0, vectors, job.at_once):
             job.first, count = first, min(job.at_once, vectors - first)
             run(turn_chunk, &job, count * job.C, workers)

@@ -37,7 +37,7 @@ cdef enum:
     FEW_CHANNELS = 8  # fewer than this leave most of a vector empty
     N_BLOCK = 96  # of a chunk: two panels of the widest tile; its cells, for a run, fit the second cache
     N_BLOCK_1X1 = 192  # twice as many where a number of A is used for one tap only
-    SMALL_PLANE = 32  # outputs; an image of fewer is not worth a product of its own, and A is copied
+    SMALL_PLANE = 64  # outputs; an image of fewer is not worth a product of its own, and A is copied
     M_BLOCK = 256  # rows of C of a chunk, whose numbers of A stay in the second cache from tap to tap
     M_BLOCK_1X1 = 512  # and where there is but one tap
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by slices of the outputs
@@ -348,7 +348,7 @@ def _weight_gradient(conv, x_nchw, dy_nchw, dw_fckk):
         adding.tap = adding.numbers = job.C
         adding.taps = job.x_sight.taps
     elif job.by_columns:
-        adding.m_step, adding.n_step, adding.t_step = dw.step[3], dw.step[0], 0
+        adding.m_step, adding.n_step, adding.t_step = dw.step[1 if job.x_sight.taps == 1 else 3], dw.step[0], 0
     run(adding_chunk, &adding, (job.M + 15) // 16 * job.groups, workers)
 
 

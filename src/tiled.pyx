@@ -39,7 +39,7 @@ from math import prod
 
 import numpy as np
 
-from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
+from cnnfast._engine cimport Memory, View, kernels_for, rows_to_pack, run, thread_count, up
 from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, run_of
 from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Vectors, Windows
 
@@ -49,6 +49,7 @@ from cnnfast._windows import alike, forward_taps, phase_taps
 
 cdef enum:
     K_BLOCK = 256  # of K: a tile of A (8 x 256 x 4 B) and a panel of B (48 x 256 x 4 B) fit the first cache, or nearly
+    K_BLOCK_1X1 = 512  # in planes, where no panel is copied: a tile of C is fetched and put away half as often
     PADDED_BYTES = 98304  # of the rows of a chunk: with the weights of a block they fit the second cache
     PACKED_BYTES = 16777216  # of weights packed at a time
     FAR_BYTES = 1048576  # of y, more than the second cache holds
@@ -65,9 +66,12 @@ cdef enum:
     TILES_OF_CLASS = 4  # of rows of C that a class of a run should have on average: the last ones are not full
     MOST_SIDE = 8192  # outputs of an axis that are told apart one by one
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
+    FEW_OUTPUTS = 128  # pixels; for so few, weights are used too seldom to be packed (measured)
+    MANY_CHANNELS = 512  # and with fewer than this, sums are too short
     SAME_SET = 4096  # bytes: what lies so far apart shares a set of the first cache, so pixels are not taken from there
     MOST_CLASSES = 16  # of outputs that see the same taps
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
+    BUFFER_BYTES = 1048576  # of planes, whose rows and columns are copied anew for each chunk of filters: more of them
 
 
 # ------------------------------------------------------------------------------------ forward and input gradient
@@ -341,17 +345,17 @@ cdef struct Packing:
     const char *weights
     char *packed
     const Py_ssize_t *offset
-    Py_ssize_t group, row, packed_group, O, K, width, panels
+    Py_ssize_t group, row, packed_group, O, K, width, rows, chunks
     bint not_finite
 
 
 cdef void packing_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
     cdef Packing *job = <Packing *>context
-    cdef Py_ssize_t group = i // job.panels, panel = i % job.panels, first = panel * job.width
+    cdef Py_ssize_t group = i // job.chunks, first = i % job.chunks * job.rows, rows = min(job.rows, job.O - first)
     cdef char *packed = job.packed + (group * job.packed_group + first * job.K) * job.itemsize
     job.kernels.pack(job.weights + (group * job.group + first * job.row) * job.itemsize, job.row, job.offset,
-                     min(job.width, job.O - first), job.K, packed, job.width, 0)
-    if not job.kernels.is_finite(packed, job.K * job.width):
+                     rows, job.K, packed, job.width, job.K * job.width)
+    if not job.kernels.is_finite(packed, job.K * up(rows, job.width)):
         job.not_finite = True  # only ever set, by whoever sees one
 
 
@@ -458,9 +462,10 @@ cdef class _Plan:
 cdef void set_blocks_of_k(Product *job, Py_ssize_t taps):
     """Cut K into blocks: some channels, or some taps of one."""
     cdef Py_ssize_t pieces = (taps + K_BLOCK - 1) // K_BLOCK
+    cdef Py_ssize_t block = K_BLOCK_1X1 if taps == 1 and not job.by_pixels else K_BLOCK
     job.t_block, job.c_block = (taps + pieces - 1) // pieces, 1
     if pieces == 1:
-        pieces = (job.K + K_BLOCK - 1) // K_BLOCK
+        pieces = (job.K + block - 1) // block
         job.c_block = (job.C + pieces - 1) // pieces
         if job.by_pixels:
             job.c_block = min(job.C, up(job.c_block, LINE // job.itemsize))  # of the pixels, whole cache lines
@@ -488,10 +493,12 @@ cdef Py_ssize_t outputs_of_run(const Product *job, Py_ssize_t Q, Py_ssize_t colu
 
 cdef void set_memory(Product *job, Py_ssize_t groups):
     """Cut the filters into blocks, by the sizes of the problem only, and count the memory that a thread needs."""
-    cdef Py_ssize_t pieces, line = LINE // job.itemsize, slack = 128
+    cdef Py_ssize_t pieces, line = LINE // job.itemsize, slack = 128, filters = MOST_FILTERS
     job.width = job.kernels.NR if job.by_pixels else job.kernels.MR
     job.channel_step = up(job.g.phases * job.g.plane, line) | line  # an odd number of cache lines: sets are not shared
-    job.o_block = min(up(job.O, job.width), MOST_FILTERS // job.width * job.width)
+    if not job.by_pixels:
+        filters = max(filters, BUFFER_BYTES // (job.cut.outputs * job.itemsize))
+    job.o_block = min(up(job.O, job.width), filters // job.width * job.width)
     pieces = FEW_CHUNKS // max(1, job.cut.runs * groups)
     if pieces > 1 and not job.spread:
         job.o_block = min(job.o_block, up((job.O + pieces - 1) // pieces, job.width))
@@ -588,7 +595,8 @@ cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu
     job.relu, job.scratch, job.weights = relu, scratch.data, packed.data
     job.x_one_to_one = plan.sight.one_to_one and is_in_place(&job, x)
     job.x_in_place = job.sees_cells_only and x.step[1] == 1 if job.by_pixels else job.x_one_to_one
-    set_packing(&packing, &job, weights.step[rows], weights.shape[0] // groups * weights.step[0], order)
+    set_packing(&packing, &job, weights.step[rows], weights.step[1 - rows],
+                weights.shape[0] // groups * weights.step[0], order)
     packing.packed = packed.data
     while i < groups:
         at_once = min(job.groups_at_once, groups - i)
@@ -602,8 +610,8 @@ cdef int _product(_Plan plan, x_nchw, w, y_nchw, b, Py_ssize_t groups, bint relu
             part.y += (i * job.y_group + j * y.step[1]) * job.itemsize
             part.bias = bias.data + (i * job.O + j) * job.itemsize
             packing.weights = weights.data + (i * packing.group + j * packing.row) * job.itemsize
-            packing.O, packing.panels, packing.not_finite = part.O, (part.O + job.width - 1) // job.width, False
-            run(packing_chunk, &packing, at_once * packing.panels, workers)
+            packing.O, packing.chunks, packing.not_finite = part.O, (part.O + packing.rows - 1) // packing.rows, False
+            run(packing_chunk, &packing, at_once * packing.chunks, workers)
             if packing.not_finite and plan.sight.padded:
                 raise _NotFinite
             run(product_chunk, &part, at_once * job.cut.runs * part.chunks_of_o, workers)
@@ -621,10 +629,11 @@ cdef void place(Product *job, View x, View y):
     job.y_regular = is_in_place(job, y)
 
 
-cdef void set_packing(Packing *packing, const Product *job, Py_ssize_t row, Py_ssize_t group,
+cdef void set_packing(Packing *packing, const Product *job, Py_ssize_t row, Py_ssize_t channel, Py_ssize_t group,
                       _Order order):
-    """Weights lie at filter * row + offset[k], and a group after the other; the order must outlive the packing."""
+    """Weights lie at filter * row + offset[k], channels and groups so far apart; the order must outlive the packing."""
     packing.kernels, packing.itemsize, packing.width, packing.K = job.kernels, job.itemsize, job.width, job.K
+    packing.rows = rows_to_pack(job.width, row, channel)
     packing.row, packing.group, packing.packed_group, packing.offset = row, group, job.weight_group, order.offset
 
 
@@ -632,11 +641,43 @@ def forward(conv, x, w, b, bint relu, y):
     """Compute ``y = relu(x * w + b)``."""
     if 0 in y.shape:
         return
-    conv, x, y = _as_rows(_of_images(conv, y), x, y)
+    conv = _of_images(conv, y)
+    sums = _as_sums(conv) if x.shape[2] == 1 else None  # few calls ask
+    if sums is not None:
+        return _sum(sums, x, w, b, relu, y)
+    conv, x, y = _as_rows(conv, x, y)
     try:
         _compute(_forward_plan(conv, kernels_id(conv)), x, w, y, np.ascontiguousarray(b), conv.groups, relu, False)
     except _NotFinite:
         _naive.forward(conv, x, w, b, relu, y)
+
+
+@lru_cache(maxsize=512)
+def _as_sums(conv):
+    """A 1x1 convolution of few pixels, in one row as in `linear`, as the weight gradient that it is too; or None.
+
+    Its outputs are the channels, over which there are many sums. The weights stay where they are and the pixels are
+    turned, where else weights would be packed that are used for a few tiles only.
+    """
+    h, v = conv.window
+    if (conv.layout != "NHWC" or conv.groups > 1 or conv.N > 1 or h.size > 1 or v.size > FEW_OUTPUTS
+            or conv.C < MANY_CHANNELS or not all(_is_one_to_one(axis) for axis in conv.window)):
+        return None
+    return conv._replace(C=conv.F, F=v.size, layout="NCHW",
+                         window=type(conv.window)(h, v._replace(size=conv.C, output=conv.C)))
+
+
+def _sum(conv, x, w, b, bint relu, y):
+    """Add to the bias the sums over channels."""
+    _fill(b, False, y)
+    weight_gradient(conv, w.transpose(2, 0, 3, 1), x.transpose(0, 3, 2, 1), y.transpose(3, 1, 0, 2))
+    if relu:
+        _naive.rectify(y.transpose(0, 2, 3, 1))
+
+
+def _is_one_to_one(axis):
+    """Whether each output sees the cell in its place, and no other."""
+    return (axis.kernel, axis.stride, axis.pad_before, axis.pad_after) == (1, 1, 0, 0)
 
 
 def input_gradient(conv, dy, w, b, bint relu, dx):
@@ -685,8 +726,8 @@ def _as_rows(conv, x, y):
 def _of_rows(conv):
     """The convolution whose images have one row, if this is a 1x1 convolution of small images in NCHW."""
     cells = prod(conv.window.image)
-    if conv.layout != "NCHW" or cells > MOST_OUTPUTS or cells == 1 or any(
-            (axis.kernel, axis.stride, axis.pad_before, axis.pad_after) != (1, 1, 0, 0) for axis in conv.window):
+    if (conv.layout != "NCHW" or cells > MOST_OUTPUTS or cells == 1
+            or not all(_is_one_to_one(axis) for axis in conv.window)):
         return None
     h, v = conv.window
     return conv._replace(window=type(conv.window)(h._replace(size=1, output=1), v._replace(size=cells, output=cells)))
@@ -740,13 +781,13 @@ def _spread(conv, dy_nchw, w, b, bint relu, dx_nchw):
     by_tap = np.ascontiguousarray(w.transpose(0, 2, 3, 1) if job.by_pixels else w)
     cdef View weights = View(by_tap)
     cdef _Order order = plan.order(C * taps, 0, 0)
-    set_packing(&packing, &job, 1, F * C * taps, order)
+    set_packing(&packing, &job, 1, C * taps, F * C * taps, order)
     cdef Memory scratch = Memory(workers * job.scratch_bytes)
     cdef Memory packed = Memory(groups * job.weight_group * job.itemsize)
     job.scratch, job.weights = scratch.data, packed.data
     packing.weights, packing.packed = weights.data, packed.data
-    packing.O, packing.panels = job.O, (job.O + job.width - 1) // job.width
-    run(packing_chunk, &packing, groups * packing.panels, workers)
+    packing.O, packing.chunks = job.O, (job.O + packing.rows - 1) // packing.rows
+    run(packing_chunk, &packing, groups * packing.chunks, workers)
     run(spread_chunk, &job, groups * dy.shape[0], workers)
     if relu:
         _naive.rectify(dx_nchw)
@@ -793,4 +834,5 @@ def workspace_bytes(conv):
         plans.append(_spread_plan(conv, kernels))
     else:
         plans += [plan for _, _, plan in _phase_plans(conv, kernels)[0]]
-    return max(_correlation.workspace_bytes(conv), *(plan.workspace_bytes for plan in plans))
+    sums = [_correlation.workspace_bytes(problem) for problem in (conv, _as_sums(conv)) if problem is not None]
+    return max(*sums, *(plan.workspace_bytes for plan in plans))

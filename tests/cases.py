@@ -293,6 +293,7 @@ LINEAR = [
     linear("widths", (3, 1), 5),
     linear("pixel", (1, 1), 1),
     linear("no-bias", (7, 5), 3, bias=False),
+    linear("features", (5, 600), 9, activation="relu"),
     linear("empty-batch", (0, 5), 3),
     *(linear(f"channels-{c}", (9, c), 34 - c) for c in CHANNELS),
 ]

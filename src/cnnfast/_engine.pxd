@@ -12,6 +12,10 @@ cdef inline Py_ssize_t up(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
     """n rounded up to a multiple of step."""
     return (n + step - 1) // step * step
 
+cdef inline Py_ssize_t rows_to_pack(Py_ssize_t width, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
+    """Rows of weights that are packed together: a panel; 64 where rows are closer than columns, to read whole lines."""
+    return max(64 // width, 1) * width if row < column else width
+
 cdef class View:
     cdef Py_buffer buffer
     cdef char *data

@@ -208,13 +208,13 @@ static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, const
 #undef PANEL
 }
 
-/* for a panel, for a block of k that stays in the first cache, for o in rows of the panel: whole rows of the result
+/* for a block of k that stays in the first cache, for a panel, for o in rows of the panel: whole rows of the result
    where neighbours in o are neighbours in memory, blocks of 4 x 4 where those in k are, single numbers elsewhere */
 static void NAME(pack)(const void *from, ptrdiff_t row, const ptrdiff_t *offset, ptrdiff_t rows, ptrdiff_t K, void *to,
                        ptrdiff_t width, ptrdiff_t panel)
 {
-    for (ptrdiff_t first = 0; first < rows; first += width)
-        for (ptrdiff_t k0 = 0; k0 < K; k0 += 64) {
+    for (ptrdiff_t k0 = 0; k0 < K; k0 += 64)
+        for (ptrdiff_t first = 0; first < rows; first += width) {
             ptrdiff_t k1 = K - k0 < 64 ? K : k0 + 64, o = 0;
             const T *restrict numbers = (const T *)from + first * row;
             T *restrict block = (T *)to + first / width * panel;

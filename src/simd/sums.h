@@ -2,7 +2,7 @@
 
 enum { NAME(BLOCK) = 16 }; /* rows and columns: both arrays are read and written in whole cache lines */
 
-/* for m, n in blocks of 16 x 16
+/* for m, n in blocks of 16 x 16; or of 1 x 256 where lines of both arrays run along n
      for t in taps
        for s in slices                                              in this order, whoever does it                   */
 static void NAME(add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, ptrdiff_t tap, ptrdiff_t row,
@@ -10,26 +10,26 @@ static void NAME(add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, 
                            ptrdiff_t n_step, ptrdiff_t t_step)
 {
     const int lines_along_m = m_step < n_step;
-    for (; m0 < m1; m0 += NAME(BLOCK))
-        for (ptrdiff_t n = 0; n < N; n += NAME(BLOCK))
+    const ptrdiff_t height = lines_along_m ? NAME(BLOCK) : 1, width = NAME(BLOCK) * NAME(BLOCK) / height;
+    for (; m0 < m1; m0 += height)
+        for (ptrdiff_t n = 0; n < N; n += width)
             for (ptrdiff_t t = 0; t < taps; t++) {
                 const T *from = (const T *)sums + t * tap + m0 * row + n;
-                T block[NAME(BLOCK)][NAME(BLOCK)], *numbers = (T *)to + m0 * m_step + n * n_step + t * t_step;
-                const ptrdiff_t rows = NAME(clip)(m1 - m0, NAME(BLOCK)), columns = NAME(clip)(N - n, NAME(BLOCK));
-                for (ptrdiff_t i = 0; i < rows; i++)
-                    for (ptrdiff_t j = 0; j < columns; j++) {
-                        block[i][j] = from[i * row + j];
-                        for (ptrdiff_t s = 1; s < slices; s++)
-                            block[i][j] += from[s * slice + i * row + j];
-                    }
+                T block[NAME(BLOCK) * NAME(BLOCK)], *numbers = (T *)to + m0 * m_step + n * n_step + t * t_step;
+                const ptrdiff_t rows = NAME(clip)(m1 - m0, height), columns = NAME(clip)(N - n, width);
+                for (ptrdiff_t i = 0; i < rows; i++) {
+                    NAME(copy)(block + i * width, from + i * row, columns);
+                    for (ptrdiff_t s = 1; s < slices; s++)
+                        NAME(add)(block + i * width, from + s * slice + i * row, columns);
+                }
                 if (lines_along_m)
                     for (ptrdiff_t j = 0; j < columns; j++)
                         for (ptrdiff_t i = 0; i < rows; i++)
-                            numbers[i * m_step + j * n_step] += block[i][j];
+                            numbers[i * m_step + j * n_step] += block[i * width + j];
                 else
                     for (ptrdiff_t i = 0; i < rows; i++)
                         for (ptrdiff_t j = 0; j < columns; j++)
-                            numbers[i * m_step + j * n_step] += block[i][j];
+                            numbers[i * m_step + j * n_step] += block[i * width + j];
             }
 }
 
