@@ -23,7 +23,7 @@ from kernels cimport Images, Kernels, Norm, Places
 
 cdef enum:
     PIECE_BYTES = 262144  # of x, computed at a time: some ten microseconds
-    MOST_CHANNELS = 64  # at a time, where they lie side by side (simd/norm.h: LINE)
+    LINE_BYTES = 256  # of channels at a time, where they lie side by side (simd/norm.h: LINE)
     PART_BYTES = 262144  # of all arrays, in which a part is computed: beside others in a second-level cache
     MOST_PART_BYTES = 4194304  # where a group is larger: below a millisecond
     PARTS = 4  # at least for each thread, which then have about as much to do
@@ -69,7 +69,7 @@ cdef void cut(Job *job, View x, View dy, View y, bint by_pixels, Py_ssize_t sets
         job.g.dy = images_of(dy, by_pixels)
     job.sets, job.pixels, job.groups, job.of_group = sets, x.shape[0] * image // sets, groups, C // groups
     if by_pixels:
-        job.together = min(C, MOST_CHANNELS)
+        job.together = min(C, LINE_BYTES // x.buffer.itemsize)
         job.piece = min(job.pixels, most // job.together)
     else:  # in the order of memory: cells, channels, and then images if all channels of an image are in one piece
         job.piece = min(image, most)
@@ -118,11 +118,13 @@ cdef inline double median(double a, double b, double c) noexcept nogil:
     return max(min(a, b), min(max(a, b), c))
 
 
-cdef double lack(const Job *job, double center, double times) noexcept nogil:
-    """What ``times * (x - center)`` lacks because float32 rounds the center; nothing where a number is not finite."""
-    cdef double rounded = <float>center if job.itemsize == sizeof(float) else center
-    cdef double lack = (rounded - center) * times
-    return lack if lack - lack == 0 else 0
+cdef double lack(const Job *job, double center) noexcept nogil:
+    """What ``x - center`` lacks because float32 rounds the center."""
+    return (<float>center if job.itemsize == sizeof(float) else center) - center
+
+
+cdef inline double or_nothing(double number) noexcept nogil:
+    return number if number - number == 0 else 0  # it is finite
 
 
 cdef Memory memory_for(Job *job):
@@ -203,18 +205,19 @@ cdef void conclude(const Job *job, Py_ssize_t s, Py_ssize_t c0, Py_ssize_t c1, d
     cdef double *shifts = row + 3 * C
     cdef double *sums = row + VECTORS * C
     cdef double *products = sums + C
-    cdef double count = <double>job.pixels * job.of_group, sum, product, center, unit, factor, shift
+    cdef double count = <double>job.pixels * job.of_group, sum, product, center, unit, factor, shift, lacking
     for group in range(c0 // job.of_group, c1 // job.of_group):
         i, c = s * job.groups + group, group * job.of_group
         sum = product = 0
         center, unit = centers[c], units[c]
         if job.totals:
+            lacking = lack(job, center)
             for k in range(c, c + job.of_group):
-                products[k] += lack(job, center, unit * sums[k])
+                products[k] += or_nothing(lacking * unit * sums[k])
                 sum += gamma[k] * sums[k]
                 product += gamma[k] * products[k]
             factor = -unit * product / count
-            shift = lack(job, center, unit * factor) - unit * sum / count
+            shift = or_nothing(lacking * unit * factor) - unit * sum / count
             for k in range(c, c + job.of_group):
                 job.totals[2 * s * C + k], job.totals[(2 * s + 1) * C + k] = sums[k], products[k]
                 row[2 * C + k], shifts[k], row[4 * C + k] = factor, shift, unit * gamma[k]
@@ -227,9 +230,10 @@ cdef void conclude(const Job *job, Py_ssize_t s, Py_ssize_t c0, Py_ssize_t c1, d
             job.mean[i] = center = center + sum / unit
             job.var[i] = (product if not product < 0 else 0) / unit / unit
             job.inverse_std[i] = factor = 1 / sqrt(job.var[i] + job.eps)
+            lacking = lack(job, center)
             for k in range(c, c + job.of_group):
                 unit = factor * gamma[k]
-                centers[k], units[k], shifts[k] = center, unit, job.beta[k] + lack(job, center, unit)
+                centers[k], units[k], shifts[k] = center, unit, job.beta[k] + or_nothing(lacking * unit)
 
 
 cdef void sums_of(const Job *job, const Norm *g, Py_ssize_t s, Py_ssize_t piece, Py_ssize_t c0, Py_ssize_t c1,

@@ -10,15 +10,15 @@
    depends on the shape of the images only. */
 
 enum {
-    NAME(LINE) = 64,   /* numbers at most: what belongs to them stays in registers, or in the first cache */
+    NAME(LINE) = 256 / sizeof(T), /* numbers at most: what belongs to them stays in registers, or in the first cache */
     NAME(LINES) = 32,  /* that are added up in T, in registers */
     NAME(BOX) = NAME(LINES) * NAME(LINE),
-    NAME(ABREAST) = 4, /* vectors are added: the sum of one waits for its last addition, */
-    NAME(STREAMS) = 8, /* or scaled, */
-    NAME(STEPS) = 8,   /* so many times in a run, for each sum in T */
+    NAME(ABREAST) = 4, /* vectors are added or scaled: the sum of one waits for its last addition, */
+    NAME(STEPS) = 8,   /* so many times at most, for each sum in T: */
+    NAME(RUN) = NAME(STEPS) * NAME(ABREAST) * LANES, /* cells of a plane that are summed in T */
 };
 
-/* What is read and written once goes by vectors of 32 bytes: of 64, stores make a Zen 4 a tenth to a third slower. */
+/* What is written once goes by vectors of 32 bytes: of 64, stores make a Zen 4 a tenth to a third slower. */
 #define Stream NAME(Stream)
 #if defined(PLAIN_C)
 #define STREAM_LANES LANES
@@ -109,25 +109,25 @@ ALWAYS NAME(Channel) NAME(channel)(const Norm *g, const int backward, const int 
 /* The vector in double, in as many parts as that takes. */
 ALWAYS Wide NAME(part)(Vector v, ptrdiff_t part) { return WIDEN(((const Half *)&v)[part]); }
 
-/* The sum of both halves of a vector of floats, or the vector of doubles, in double. */
-ALWAYS Wide NAME(halves)(Vector v)
+/* The sum of both halves of a vector of floats, or the vector of doubles. */
+ALWAYS Half NAME(halves)(Vector v)
 {
     Half sum = *(const Half *)&v;
     if (LANES > WIDE_LANES)
         sum += ((const Half *)&v)[1];
-    return WIDEN(sum);
+    return sum;
 }
 
 /* The sum of all lanes of v[i], for each i a lane: of two vectors the lanes that are `by` apart are added. */
 #if defined(PLAIN_C)
-ALWAYS Wide NAME(totals)(Wide *v) { return v[0]; }
+ALWAYS Half NAME(totals)(Half *v) { return v[0]; }
 #elif HAS_SHUFFLE
 #define LANES_OF(...) __VA_ARGS__
 #define FOLD(by, low, high)                                                                                           \
     for (int i = 0; i < by; i++)                                                                                      \
         v[i] = __builtin_shufflevector(v[i], v[i + by], LANES_OF low) +                                               \
                __builtin_shufflevector(v[i], v[i + by], LANES_OF high);
-ALWAYS Wide NAME(totals)(Wide *v)
+ALWAYS Half NAME(totals)(Half *v)
 {
 #if VECTOR_BYTES == 64
     FOLD(4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15))
@@ -144,9 +144,9 @@ ALWAYS Wide NAME(totals)(Wide *v)
 #undef LANES_OF
 #undef FOLD
 #else
-ALWAYS Wide NAME(totals)(Wide *v)
+ALWAYS Half NAME(totals)(Half *v)
 {
-    Wide totals;
+    Half totals;
     for (int i = 0; i < WIDE_LANES; i++) {
         for (int half = WIDE_LANES / 2; half; half /= 2)
             for (int lane = 0; lane < half; lane++)
@@ -180,45 +180,74 @@ ALWAYS Vector NAME(load_last)(const T *from, ptrdiff_t all, ptrdiff_t count)
     return NAME(load)(few);
 }
 
-/* A run of one channel. */
-ALWAYS void NAME(sum_run)(const T *x, const T *dy, const int backward, ptrdiff_t count, NAME(Channel) c, Wide *all_sums,
-                          Wide *all_products)
+ALWAYS void NAME(scale_stream)(const T *x, const T *dy, const int backward, NAME(Channel) c, T *y)
 {
-    for (ptrdiff_t i = 0; i < count;) {
-        Vector sum[NAME(ABREAST)] = {0}, product[NAME(ABREAST)] = {0};
-        const ptrdiff_t end = i + NAME(clip)(count - i, NAME(STEPS) * NAME(ABREAST) * LANES);
-        for (; i + NAME(ABREAST) * LANES <= end; i += NAME(ABREAST) * LANES)
-#pragma GCC unroll 4
-            for (int v = 0; v < NAME(ABREAST); v++) {
-                const Vector t = (NAME(load)(x + i + v * LANES) - c.center) * c.unit;
-                const Vector d = NAME(load)(dy + i + v * LANES);
-                SUM(sum[v], product[v], t, d);
-            }
-        for (; i + LANES <= end; i += LANES) {
-            const Vector t = (NAME(load)(x + i) - c.center) * c.unit, d = NAME(load)(dy + i);
-            SUM(sum[0], product[0], t, d);
-        }
-        if (i < end) {
-            const ptrdiff_t rest = end - i;
-            const Vector t = NAME(last)((NAME(load_last)(x, count, rest) - c.center) * c.unit, rest);
-            const Vector d = NAME(last)(NAME(load_last)(dy, count, rest), rest);
-            SUM(sum[1], product[1], t, d);
-            i = end;
-        }
-        *all_sums += NAME(halves)((sum[0] + sum[1]) + (sum[2] + sum[3]));
-        *all_products += NAME(halves)((product[0] + product[1]) + (product[2] + product[3]));
-    }
+    const Stream t = (*(const Stream *)x - c.center) * c.unit, d = *(const Stream *)dy;
+    Stream scaled;
+    SCALE(scaled, t, d, c.factor, c.shift, c.dy_factor);
+    *(Stream *)y = scaled;
 }
 
+/* Runs that are summed, and of which channels: as many as Wide has lanes, before their lanes are added. */
+typedef struct {
+    Half sum[WIDE_LANES], product[WIDE_LANES];
+    ptrdiff_t channel[WIDE_LANES], count;
+} NAME(Runs);
+
+static void NAME(add_runs)(NAME(Runs) *runs, double *sums, double *products)
+{
+    const Wide sum = WIDEN(NAME(totals)(runs->sum)), product = WIDEN(NAME(totals)(runs->product));
+    for (ptrdiff_t i = 0; i < runs->count; i++) {
+        sums[runs->channel[i]] += ((const double *)&sum)[i];
+        products[runs->channel[i]] += ((const double *)&product)[i];
+    }
+    runs->count = 0;
+}
+
+/* A run of one channel, at most RUN numbers. */
+ALWAYS void NAME(sum_run)(const T *x, const T *dy, const int backward, ptrdiff_t count, NAME(Channel) c, Half *sums,
+                          Half *products)
+{
+    Vector sum[NAME(ABREAST)] = {0}, product[NAME(ABREAST)] = {0};
+    ptrdiff_t i = 0;
+#pragma GCC unroll 1
+    for (; i + NAME(ABREAST) * LANES <= count; i += NAME(ABREAST) * LANES)
+#pragma GCC unroll 4
+        for (int v = 0; v < NAME(ABREAST); v++) {
+            const Vector t = (NAME(load)(x + i + v * LANES) - c.center) * c.unit;
+            const Vector d = NAME(load)(dy + i + v * LANES);
+            SUM(sum[v], product[v], t, d);
+        }
+#pragma GCC unroll 1
+    for (; i + LANES <= count; i += LANES) {
+        const Vector t = (NAME(load)(x + i) - c.center) * c.unit, d = NAME(load)(dy + i);
+        SUM(sum[0], product[0], t, d);
+    }
+    if (i < count) {
+        const Vector t = NAME(last)((NAME(load_last)(x, count, count - i) - c.center) * c.unit, count - i);
+        const Vector d = NAME(last)(NAME(load_last)(dy, count, count - i), count - i);
+        SUM(sum[1], product[1], t, d);
+    }
+    *sums = NAME(halves)((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    *products = NAME(halves)((product[0] + product[1]) + (product[2] + product[3]));
+}
+
+/* A run of one channel. Stores begin where vectors of y do; numbers before them, and at the end those that do not fill a
+   vector, are scaled by one that goes over the same numbers again. */
 ALWAYS void NAME(scale_run)(const T *x, const T *dy, const int backward, ptrdiff_t count, NAME(Channel) c, T *y)
 {
     ptrdiff_t i = 0;
-    for (; i + STREAM_LANES <= count; i += STREAM_LANES) {
-        const Stream t = (*(const Stream *)(x + i) - c.center) * c.unit, d = *(const Stream *)(dy + i);
-        Stream scaled;
-        SCALE(scaled, t, d, c.factor, c.shift, c.dy_factor);
-        *(Stream *)(y + i) = scaled;
+    if (count >= STREAM_LANES) {
+        const ptrdiff_t last = count - STREAM_LANES;
+        NAME(scale_stream)(x, dy, backward, c, y);
+        i = STREAM_LANES - (ptrdiff_t)((uintptr_t)y / sizeof(T)) % STREAM_LANES;
+#pragma GCC unroll 4
+        for (; i < last; i += STREAM_LANES)
+            NAME(scale_stream)(x + i, dy + i, backward, c, y + i);
+        NAME(scale_stream)(x + last, dy + last, backward, c, y + last);
+        return;
     }
+#pragma GCC unroll 1
     for (; i < count; i++) {
         const T t = (x[i] - c.center) * c.unit;
         SCALE(y[i], t, dy[i], c.factor, c.shift, c.dy_factor);
@@ -226,42 +255,35 @@ ALWAYS void NAME(scale_run)(const T *x, const T *dy, const int backward, ptrdiff
 }
 
 /* for q in pixels, up to the end of an image
-     for c in as many channels as Wide has lanes
-       for each of them                   forward: of those that share their numbers, as if they were one
-         for o in boxes of their cells                              in place: in all of them                         */
+     for c in channels                    forward: in those that share their numbers, as if they were one
+       for o in runs of their cells                                                                                  */
 ALWAYS void NAME(sum_planes)(const Norm *g, const int backward, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1,
                              double *sums, double *products)
 {
-    T boxes[2][NAME(BOX)];
+    T boxes[2][NAME(RUN)];
+    NAME(Runs) runs = {0};
     const ptrdiff_t image = g->x.at.rows * g->x.at.columns, planes = backward ? 1 : g->shared;
-    const int x_in_place = g->x.together && (planes == 1 || g->x.at.channel == image);
-    const int in_place = x_in_place && (!backward || g->dy.together);
+    const int in_place = g->x.together && (planes == 1 || g->x.at.channel == image);
     for (ptrdiff_t count; q < end; q += count) {
         const T *x_place = NAME(cell)(&g->x, q, 0), *dy_place = backward ? NAME(cell)(&g->dy, q, 0) : NULL;
+        const ptrdiff_t first = q / image * g->image;
         count = NAME(clip)(image - q % image, end - q);
-        for (ptrdiff_t c = c0; c < c1; c += WIDE_LANES * planes) {
-            Wide sum[WIDE_LANES] = {0}, product[WIDE_LANES] = {0};
-            const ptrdiff_t some = NAME(clip)((c1 - c) / planes, WIDE_LANES);
-            for (ptrdiff_t i = 0; i < some; i++) {
-                const ptrdiff_t plane = c + i * planes;
-                const NAME(Channel) channel = NAME(channel)(g, backward, 0, q / image * g->image + plane);
-                for (ptrdiff_t o = 0, run; o < planes * count; o += run) {
-                    run = in_place ? planes * count : NAME(clip)(planes * count - o, NAME(BOX));
-                    const T *x = x_in_place ? x_place + plane * g->x.at.channel + o
-                                            : NAME(planes)(&g->x, q, plane, o, run, boxes[0]);
-                    const T *dy = backward ? NAME(together)(&g->dy, dy_place + plane * g->dy.at.channel + o, q + o, run,
-                                                            plane, 1, boxes[1])
-                                           : x;
-                    NAME(sum_run)(x, dy, backward, run, channel, &sum[i], &product[i]);
-                }
-            }
-            const Wide all_sums = NAME(totals)(sum), all_products = NAME(totals)(product);
-            for (ptrdiff_t i = 0; i < some; i++) {
-                sums[c + i * planes] += ((const double *)&all_sums)[i];
-                products[c + i * planes] += ((const double *)&all_products)[i];
+        for (ptrdiff_t c = c0; c < c1; c += planes) {
+            const NAME(Channel) channel = NAME(channel)(g, backward, 0, first + c);
+            for (ptrdiff_t o = 0, run; o < planes * count; o += run) {
+                run = NAME(clip)(planes * count - o, NAME(RUN));
+                const T *x = in_place ? x_place + c * g->x.at.channel + o : NAME(planes)(&g->x, q, c, o, run, boxes[0]);
+                const T *dy = x;
+                if (backward)
+                    dy = NAME(together)(&g->dy, dy_place + c * g->dy.at.channel + o, q + o, run, c, 1, boxes[1]);
+                NAME(sum_run)(x, dy, backward, run, channel, &runs.sum[runs.count], &runs.product[runs.count]);
+                runs.channel[runs.count++] = c;
+                if (runs.count == WIDE_LANES)
+                    NAME(add_runs)(&runs, sums, products);
             }
         }
     }
+    NAME(add_runs)(&runs, sums, products);
 }
 
 /* for q in pixels, up to the end of an image
@@ -352,26 +374,27 @@ ALWAYS void NAME(sum_lines)(NAME(Lines) a, const int backward, ptrdiff_t lines, 
 ALWAYS void NAME(scale_vectors)(NAME(Lines) a, const int backward, const int vectors, ptrdiff_t lines, ptrdiff_t i,
                                 const NAME(Line) *k)
 {
-    Stream center[NAME(STREAMS)], unit[NAME(STREAMS)], shift[NAME(STREAMS)];
-    Stream factor[NAME(STREAMS)] = {0}, dy_factor[NAME(STREAMS)] = {0};
-#pragma GCC unroll 8
+    Vector center[NAME(ABREAST)], unit[NAME(ABREAST)], shift[NAME(ABREAST)];
+    Vector factor[NAME(ABREAST)] = {0}, dy_factor[NAME(ABREAST)] = {0};
+#pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) {
-        const ptrdiff_t j = i + v * STREAM_LANES;
-        center[v] = *(const Stream *)(k->center + j), unit[v] = *(const Stream *)(k->unit + j);
-        shift[v] = *(const Stream *)(k->shift + j);
+        const ptrdiff_t j = i + v * LANES;
+        center[v] = NAME(load)(k->center + j), unit[v] = NAME(load)(k->unit + j), shift[v] = NAME(load)(k->shift + j);
         if (backward)
-            factor[v] = *(const Stream *)(k->factor + j), dy_factor[v] = *(const Stream *)(k->dy_factor + j);
+            factor[v] = NAME(load)(k->factor + j), dy_factor[v] = NAME(load)(k->dy_factor + j);
     }
+#pragma GCC unroll 1
     for (ptrdiff_t l = 0; l < lines; l++) {
         const T *x = a.x + l * a.x_step + i, *dy = a.dy + l * a.dy_step + i;
         T *y = a.y + l * a.y_step + i;
-#pragma GCC unroll 8
+#pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
-            const Stream t = (*(const Stream *)(x + v * STREAM_LANES) - center[v]) * unit[v];
-            const Stream d = *(const Stream *)(dy + v * STREAM_LANES);
-            Stream scaled;
+            const Vector t = (NAME(load)(x + v * LANES) - center[v]) * unit[v], d = NAME(load)(dy + v * LANES);
+            Vector scaled;
             SCALE(scaled, t, d, factor[v], shift[v], dy_factor[v]);
-            *(Stream *)(y + v * STREAM_LANES) = scaled;
+#pragma GCC unroll 2
+            for (ptrdiff_t part = 0; part < LANES / STREAM_LANES; part++)
+                ((Stream *)(y + v * LANES))[part] = ((const Stream *)&scaled)[part];
         }
     }
 }
@@ -379,9 +402,9 @@ ALWAYS void NAME(scale_vectors)(NAME(Lines) a, const int backward, const int vec
 ALWAYS void NAME(scale_lines)(NAME(Lines) a, const int backward, ptrdiff_t lines, ptrdiff_t width, const NAME(Line) *k)
 {
     ptrdiff_t i = 0;
-    for (; i + NAME(STREAMS) * STREAM_LANES <= width; i += NAME(STREAMS) * STREAM_LANES)
-        NAME(scale_vectors)(a, backward, NAME(STREAMS), lines, i, k);
-    for (; i + STREAM_LANES <= width; i += STREAM_LANES)
+    for (; i + NAME(ABREAST) * LANES <= width; i += NAME(ABREAST) * LANES)
+        NAME(scale_vectors)(a, backward, NAME(ABREAST), lines, i, k);
+    for (; i + LANES <= width; i += LANES)
         NAME(scale_vectors)(a, backward, 1, lines, i, k);
     for (; i < width; i++)
         for (ptrdiff_t l = 0; l < lines; l++) {
