@@ -1,10 +1,10 @@
 """The ordered list of algorithms, fastest first, and the choice among them.
 
 A choice is a pure function of the problem: the first algorithm of the list that can do it and is
-not known to be slower than a later one, or the one asked for, which never falls back silently. With
-the geometry that it is made for, it is kept for the next call with equal arguments. Each algorithm
-is one compiled module with three functions around one convolution ``y = x * w``, on views in the
-order N, C, H, W:
+not known to be slower than a later one, or the one asked for, which never falls back silently. It
+may be another forward than backward. With the geometry that it is made for, it is kept for the next
+call with equal arguments. Each algorithm is one compiled module with three functions around one
+convolution ``y = x * w``, on views in the order N, C, H, W:
 
 - ``forward(conv, x, w, b, relu, y)`` computes ``y = relu(x * w + b)``;
 - ``input_gradient(conv, dy, w, b, relu, dx)`` computes ``dx = relu(what dy scatters through w +
@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Generic, SupportsIndex, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,9 @@ class Candidate(Generic[Problem]):
         return self.why_not(problem) or self.why_slower(problem)
 
 
+Able = TypeVar("Able", bound=Candidate)
+
+
 @dataclass(frozen=True)
 class Algorithm(Candidate[Convolution]):
     """One way to compute a convolution and its gradients."""
@@ -91,6 +94,20 @@ class Algorithm(Candidate[Convolution]):
     forward: Product
     input_gradient: Product
     gradients: Gradients
+    why_slower_forward: Callable[[Convolution], str | None] = field(
+        default=_no_reason, kw_only=True
+    )
+
+    def refusal_forward(self, conv: Convolution) -> str | None:
+        """Return why it is not the choice forward: as `refusal`, or only there one is faster."""
+        return self.refusal(conv) or self.why_slower_forward(conv)
+
+
+class Choice(NamedTuple):
+    """What computes a convolution, and what its gradients: mostly one algorithm."""
+
+    forward: Algorithm
+    backward: Algorithm
 
 
 @dataclass(frozen=True)
@@ -124,6 +141,7 @@ ALGORITHMS = (
         _depthwise.input_gradient,
         _depthwise.gradients,
         why_slower=_depthwise.why_slower,
+        why_slower_forward=_depthwise.why_slower_forward,
     ),
     Algorithm(
         "tiled",
@@ -181,6 +199,8 @@ class Plan:
     ----------
     algorithm : str
         Name of the algorithm chosen.
+    backward : str
+        Name of the one for the gradients: mostly the same.
     refusals : dict of str to str
         Every other algorithm of the list, with the reason why it was not chosen.
     flops : int
@@ -193,6 +213,7 @@ class Plan:
     """
 
     algorithm: str
+    backward: str
     refusals: dict[str, str] = field(hash=False)
     flops: int
     bytes: int
@@ -252,11 +273,12 @@ def plan_conv2d(
         algorithm,
     )
     return Plan(
-        chosen.name,
-        _refusals(conv, chosen, algorithm),
+        chosen.forward.name,
+        chosen.backward.name,
+        _refusals(conv, chosen.forward, algorithm),
         conv.flops,
         conv.bytes,
-        chosen.workspace_bytes(conv),
+        max(each.workspace_bytes(conv) for each in chosen),
     )
 
 
@@ -267,8 +289,8 @@ def planned(
     dtype: FloatDtype,
     options: ConvolutionOptions | TransposedOptions,
     algorithm: str,
-) -> tuple[Convolution, Algorithm, tuple[int, ...]]:
-    """Return the convolution that a call asks for, the algorithm for it, and the shape of y.
+) -> tuple[Convolution, Choice, tuple[int, ...]]:
+    """Return the convolution that a call asks for, the algorithms for it, and the shape of y.
 
     ``kind`` is `geometry.convolution` or `geometry.transposed_convolution`, and ``options`` what it
     takes after shapes and dtype: the layout last. The algorithm is the one asked for, or with
@@ -304,10 +326,14 @@ def _plan(
     dtype: FloatDtype,
     options: ConvolutionOptions | TransposedOptions,
     algorithm: str,
-) -> tuple[Convolution, Algorithm, tuple[int, ...]]:
+) -> tuple[Convolution, Choice, tuple[int, ...]]:
     check_choice("layout", options[-1], LAYOUTS)
     conv = kind(x_shape, w_shape, dtype.name, *options)
-    chosen = ALGORITHMS[_first_able(ALGORITHMS, conv, algorithm)]
+    places = (
+        _first_able(ALGORITHMS, conv, algorithm, refusal)
+        for refusal in (Algorithm.refusal_forward, Algorithm.refusal)
+    )
+    chosen = Choice._make(ALGORITHMS[place] for place in places)
     return conv, chosen, conv.output_shape if kind is geometry.convolution else conv.image_shape
 
 
@@ -323,7 +349,7 @@ def _pool_plan(
     check_choice("layout", layout, LAYOUTS)
     N, C, height, width = geometry.in_nchw(layout, x_shape)
     window = geometry.pool((height, width), *options, ceil_mode=ceil_mode)
-    chosen = POOL_ALGORITHMS[_first_able(POOL_ALGORITHMS, window, algorithm)]
+    chosen = POOL_ALGORITHMS[_first_able(POOL_ALGORITHMS, window, algorithm, PoolAlgorithm.refusal)]
     y_shape = geometry.shape_in(layout, N, C, *window.output)
     geometry.check_bytes("the output", y_shape, dtype.itemsize)
     return window, chosen, y_shape
@@ -340,7 +366,12 @@ def _float_dtype(value: npt.DTypeLike) -> FloatDtype:
     return DTYPES[DTYPES.index(dtype)]
 
 
-def _first_able(algorithms: Sequence[Candidate[Problem]], problem: Problem, asked: str) -> int:
+def _first_able(
+    algorithms: Sequence[Able],
+    problem: Problem,
+    asked: str,
+    refusal: Callable[[Able, Problem], str | None],
+) -> int:
     """Place in the list of the algorithm asked for, or of the first with nothing against it."""
     check_choice("algorithm", asked, ("auto", *(candidate.name for candidate in algorithms)))
     for place, candidate in enumerate(algorithms):
@@ -348,7 +379,7 @@ def _first_able(algorithms: Sequence[Candidate[Problem]], problem: Problem, aske
             if reason := candidate.why_not(problem):
                 raise ValueError(f"algorithm {asked!r} cannot do this problem: {reason}")
             return place
-        if asked == "auto" and not candidate.refusal(problem):
+        if asked == "auto" and not refusal(candidate, problem):
             return place
     raise ValueError(f"no algorithm can do this problem: {problem}")
 
@@ -357,7 +388,7 @@ def _refusals(conv: Convolution, chosen: Algorithm, asked: str) -> dict[str, str
     """Return the reason against every algorithm but the chosen one."""
     otherwise = f"{chosen.name} is faster" if asked == "auto" else f"{asked} was asked for"
     return {
-        candidate.name: candidate.refusal(conv) or otherwise
+        candidate.name: candidate.refusal_forward(conv) or otherwise
         for candidate in ALGORITHMS
         if candidate is not chosen
     }

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _naive, geometry
-from .algorithms import Algorithm, Product, planned
+from .algorithms import Choice, Product, planned
 from .arrays import (
     FloatArray,
     check_cache,
@@ -44,7 +44,7 @@ class _Cache:
     b: FloatArray | None
     y: FloatArray | None  # only with an activation, whose gradient needs it
     conv: Convolution
-    algorithm: Algorithm
+    chosen: Choice
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ def conv2d(
     )
     b = None if b is None else parameter("b", b, (conv.F,), x)
     y = new_array(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x, w=w, b=b)
-    compute(chosen.forward, conv, conv.F, x, w, b, relu, y)
+    compute(chosen.forward.forward, conv, conv.F, x, w, b, relu, y)
     return y if out is None else out
 
 
@@ -181,7 +181,7 @@ def conv2d_forward(
     )
     b = None if b is None else parameter("b", b, (conv.F,), x)
     y = new_array(y_shape, x.dtype)
-    compute(chosen.forward, conv, conv.F, x, w, b, relu, y)
+    compute(chosen.forward.forward, conv, conv.F, x, w, b, relu, y)
     return y, Conv2dCache(x, w, b, y.view() if relu else None, conv, chosen)
 
 
@@ -233,7 +233,7 @@ def conv2d_backward(
     x_nchw, dx_nchw = nchw(x, conv.layout), nchw(dx, conv.layout)
     for images, part in _through_activation(dy, cache):
         dx_part = None if dx_nchw is None else dx_nchw[images]
-        cache.algorithm.gradients(conv, x_nchw[images], w, part, dx_part, dw, db)
+        cache.chosen.backward.gradients(conv, x_nchw[images], w, part, dx_part, dw, db)
     return dx, dw, None if db is None else db.astype(x.dtype)
 
 
@@ -302,7 +302,7 @@ def conv_transpose2d(
     )
     b = None if b is None else parameter("b", b, (conv.C,), x)
     y = new_array(y_shape, x.dtype) if out is None else result(out, y_shape, x.dtype, x=x, w=w, b=b)
-    compute(chosen.input_gradient, conv, conv.C, x, w, b, relu, y)
+    compute(chosen.backward.input_gradient, conv, conv.C, x, w, b, relu, y)
     return y if out is None else out
 
 
@@ -342,7 +342,7 @@ def conv_transpose2d_forward(
     )
     b = None if b is None else parameter("b", b, (conv.C,), x)
     y = new_array(y_shape, x.dtype)
-    compute(chosen.input_gradient, conv, conv.C, x, w, b, relu, y)
+    compute(chosen.backward.input_gradient, conv, conv.C, x, w, b, relu, y)
     return y, ConvTranspose2dCache(x, w, b, y.view() if relu else None, conv, chosen)
 
 
@@ -381,9 +381,9 @@ def conv_transpose2d_backward(
     no_bias = np.zeros(conv.F, x.dtype)
     for images, part in _through_activation(dy, cache):
         if dx_nchw is not None:
-            cache.algorithm.forward(conv, part, w, no_bias, False, dx_nchw[images])
+            cache.chosen.forward.forward(conv, part, w, no_bias, False, dx_nchw[images])
         if dw is not None:
-            cache.algorithm.gradients(conv, part, None, x_nchw[images], None, dw, None)
+            cache.chosen.backward.gradients(conv, part, None, x_nchw[images], None, dw, None)
         if db is not None:
             _naive.add_bias_gradient(part, db)
     return dx, dw, None if db is None else db.astype(x.dtype)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy.typing as npt
 
 from . import geometry
-from .algorithms import Algorithm, planned
+from .algorithms import Choice, planned
 from .arrays import FloatArray, check_cache, check_shape, floats, new_array, parameter, result
 from .conv import MASKED_BYTES, Conv2dCache, compute, conv2d_backward, operands
 from .geometry import Convolution
@@ -69,7 +69,7 @@ def linear(
     b = None if b is None else parameter("b", b, (conv.F,), x)
     shape = len(x), len(w)
     y = new_array(shape, x.dtype) if out is None else result(out, shape, x.dtype, x=x, w=w, b=b)
-    compute(chosen.forward, conv, conv.F, images, _taps(w), b, relu, _pixels(y))
+    compute(chosen.forward.forward, conv, conv.F, images, _taps(w), b, relu, _pixels(y))
     return y if out is None else out
 
 
@@ -102,7 +102,7 @@ def linear_forward(
     b = None if b is None else parameter("b", b, (conv.F,), x)
     y = new_array((len(x), len(w)), x.dtype)
     results = rows_as(y)
-    compute(chosen.forward, conv, conv.F, images, taps, b, relu, results)
+    compute(chosen.forward.forward, conv, conv.F, images, taps, b, relu, results)
     cache = Conv2dCache(images, taps, b, results if relu else None, conv, chosen)
     return y, LinearCache(x, w, cache)
 
@@ -138,8 +138,8 @@ def linear_backward(
     )
 
 
-def _planned(images: FloatArray, w: FloatArray) -> tuple[Convolution, Algorithm]:
-    """Return the 1x1 convolution of such images, and the algorithm for it."""
+def _planned(images: FloatArray, w: FloatArray) -> tuple[Convolution, Choice]:
+    """Return the 1x1 convolution of such images, and the algorithms for it."""
     features = images.shape[3]
     if w.shape[1] != features:
         raise ValueError(f"w expects {w.shape[1]} features (w.shape[1]), x has {features}")

@@ -38,6 +38,7 @@ cdef enum:
     RUN_BYTES = 512  # of neighbouring channels, computed together: a few cache lines, one after the other
     MOST_SCRATCH = 524288  # bytes of it, for the smallest region
     MOST_PHASES = 256  # each of which takes some time, even if no tap reaches it
+    FEW_FILTERS = 8  # of one channel: fewer leave most of a vector of filters empty (measured)
     FEW_COLUMNS = 16  # of outputs of a plane, of which a stride would make costly short strips
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
     SUMS_BYTES = 8388608  # of the weight gradient at a time
@@ -285,6 +286,13 @@ def why_slower(conv):
     columns = max(v.size, v.output)
     if conv.C == 1 and conv.layout == "NCHW" and columns < LINE // conv.itemsize and columns <= conv.F:
         return "rows of one channel do not fill vectors, and as many filters fill tiles"
+    return None
+
+
+def why_slower_forward(conv):
+    """Return why forward alone is slower than a product, or None."""
+    if conv.C == 1 and conv.layout == "NHWC" and conv.F >= FEW_FILTERS:
+        return "the filters of one channel of pixels fill vectors of a product"
     return None
 
 

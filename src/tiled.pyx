@@ -76,10 +76,6 @@ cdef enum:
 
 # ------------------------------------------------------------------------------------ forward and input gradient
 
-cdef struct Class:
-    Py_ssize_t taps, first_tap  # that its outputs see, and the first of them in a list
-
-
 cdef struct Product:
     const Kernels *kernels
     Py_ssize_t itemsize
@@ -95,13 +91,13 @@ cdef struct Product:
     const char *bias
     char *y
     Py_ssize_t x_group, y_group, weight_group  # steps from group to group
-    const Class *classes  # of outputs, by pixels: one, or one for each class of rows and of columns
-    const Py_ssize_t *row_class  # the first of those of a row of outputs,
-    const Py_ssize_t *column_class  # and which of them is that of a column
-    const Py_ssize_t *tap  # list of taps
+    Py_ssize_t class_count  # of outputs, by pixels: one, or one for each class of rows and of columns
+    const Py_ssize_t *first_tap  # that a class sees, in a list of taps; those of the next class follow
+    const Py_ssize_t *tap
+    const Py_ssize_t *row_class  # the first of the classes of a row of outputs,
+    const Py_ssize_t *column_end  # each of which ends at a column
     const Py_ssize_t *tap_h  # cells that output 0 sees
     const Py_ssize_t *tap_w
-    Py_ssize_t class_count
     bint sees_cells_only  # no output has a tap that it does not see
     Cut cut
     Py_ssize_t C, O, K
@@ -297,7 +293,7 @@ cdef void pixels_block(const Product *job, const Run *run, const char *x, const 
     set_classes(job, run, cell, to.row, count, place, row)
     for i in range(job.class_count):
         k = 0
-        for t in job.tap[job.classes[i].first_tap:job.classes[i].first_tap + job.classes[i].taps]:
+        for t in job.tap[job.first_tap[i]:job.first_tap[i + 1]]:
             if t0 <= t < t1:
                 for c in range(channels):
                     offset[k] = c + (job.tap_h[t] * job.g.row + job.tap_w[t] * cell if job.x_in_place
@@ -315,28 +311,35 @@ cdef void pixels_block(const Product *job, const Run *run, const char *x, const 
 cdef void set_classes(const Product *job, const Run *run, Py_ssize_t cell, Py_ssize_t step, Py_ssize_t *count,
                       Py_ssize_t *place, Py_ssize_t *row) noexcept nogil:
     """For each class of outputs: how many a run has, where each sees its cell through a tap at 0, and its row of C."""
-    cdef Py_ssize_t image = run.image, i = run.row, j = run.column, slot = 0, q, at
-    for at in range(job.class_count):
-        count[at] = 0
-    for q in range(run.count):
-        at = job.row_class[i] + job.column_class[j]
-        count[at] += 1
-        at = at * job.cut.outputs + count[at] - 1
-        row[at] = q * step
+    cdef Py_ssize_t image = run.image, i = run.row, j = run.column, slot = 0, q = 0, end, part, c, at, n, length
+    cdef Py_ssize_t first, pixel = job.g.step_w * cell * (job.g.stride_w if job.x_in_place else 1)
+    for c in range(job.class_count):
+        count[c] = 0
+    while q < run.count:
+        end = min(run.first + run.columns, j + run.count - q)
         if job.x_in_place:
-            place[at] = (image * job.g.image + i * job.g.step_h * job.g.stride_h * job.g.row
-                         + j * job.g.step_w * job.g.stride_w * cell)
+            first = image * job.g.image + i * job.g.step_h * job.g.stride_h * job.g.row
         else:
-            place[at] = (slot * job.g.width + (j - run.first) * job.g.step_w) * cell
-        j += 1
-        if j == run.first + run.columns:
-            j = run.first
-            i += 1
-            slot += job.g.step_h
-            if i == job.g.rows:
-                i = 0
-                image += 1
-                slot += 1 + job.g.span_h - job.g.step_h
+            first = slot * job.g.width * cell - run.first * pixel
+        part = 0
+        while j < end:
+            c = job.row_class[i] + part
+            length = max(min(end, job.column_end[part]) - j, 0)
+            at = c * job.cut.outputs + count[c]
+            for n in range(length):
+                place[at + n] = first + (j + n) * pixel
+                row[at + n] = (q + n) * step
+            count[c] += length
+            q += length
+            j += length
+            part += 1
+        j = run.first
+        i += 1
+        slot += job.g.step_h
+        if i == job.g.rows:
+            i = 0
+            image += 1
+            slot += 1 + job.g.span_h - job.g.step_h
 
 
 cdef struct Packing:
@@ -402,34 +405,29 @@ cdef class _Plan:
         """Tell outputs apart by the taps that they see, if they are pixels of whole lines, and many of a class."""
         cdef Product *job = &self.job
         _, H, W = shape
-        all_h, all_w = range(len(tap_h)), range(len(tap_w))
-        rows, columns = [(range(H), all_h)], [(range(W), all_w)]
-        job.class_count = 1
+        rows, columns = [(range(H), range(len(tap_h)))], [(range(W), range(len(tap_w)))]
         job.sees_cells_only = (job.by_pixels and job.c_block * job.itemsize >= LINE and max(H, W) <= MOST_SIDE
                                and stride[1] * job.C * groups * job.itemsize % SAME_SET != 0)
         if job.sees_cells_only:
-            split_rows, split_columns = alike(H, stride[0], tap_h, image[0]), alike(W, stride[1], tap_w, image[1])
-            count = len(split_rows) * len(split_columns)
+            split = alike(H, stride[0], tap_h, image[0]), alike(W, stride[1], tap_w, image[1])
+            count = len(split[0]) * len(split[1])
             least = TILES_OF_CLASS * job.kernels.MR * count
             job.sees_cells_only = count == 1 or count <= MOST_CLASSES and least <= min(MOST_OUTPUTS, prod(shape))
             if job.sees_cells_only:
-                rows, columns, job.class_count = split_rows, split_columns, count
-        row_class, column_class = np.zeros(H, np.intp), np.zeros(W, np.intp)
-        for i, (outputs, _) in enumerate(rows):
-            row_class[list(outputs)] = i * len(columns)
-        for i, (outputs, _) in enumerate(columns):
-            column_class[list(outputs)] = i
+                rows, columns = split
+        job.class_count = len(rows) * len(columns)
         seen = [[a * len(tap_w) + b for a in row for b in column] for _, row in rows for _, column in columns]
-        classes = [[len(taps), sum(map(len, seen[:i]))] for i, taps in enumerate(seen)]
-        cdef Py_ssize_t[::1] table = np.concatenate([np.array(part, np.intp).reshape(-1) for part in (
-            classes, sum(seen, []), [h for h in tap_h for _ in tap_w], tap_w * len(tap_h), row_class, column_class)])
+        tables = [np.cumsum([0, *map(len, seen)]), np.concatenate(seen), np.repeat(tap_h, len(tap_w)),
+                  np.tile(tap_w, len(tap_h)), np.repeat(np.arange(len(rows)) * len(columns), [len(r) for r, _ in rows]),
+                  [outputs.stop for outputs, _ in columns]]
+        cdef Py_ssize_t[::1] table = np.concatenate(tables).astype(np.intp)
         self.classes = table
-        job.classes = <const Class *>&table[0]
-        job.tap = <const Py_ssize_t *>(job.classes + job.class_count)
-        job.tap_h = job.tap + <Py_ssize_t>sum(map(len, seen))
+        job.first_tap = &table[0]
+        job.tap = job.first_tap + job.class_count + 1
+        job.tap_h = job.tap + job.first_tap[job.class_count]
         job.tap_w = job.tap_h + <Py_ssize_t>(len(tap_h) * len(tap_w))
         job.row_class = job.tap_w + <Py_ssize_t>(len(tap_h) * len(tap_w))
-        job.column_class = job.row_class + <Py_ssize_t>H
+        job.column_end = job.row_class + <Py_ssize_t>H
 
     @property
     def workspace_bytes(self):

@@ -4,6 +4,7 @@ The outputs of all images, in their order, are cut into runs, so that small imag
 by simd/padded.h; a `Sight` holds the tables for that. Valid for any stride, dilation, padding and kernel.
 """
 
+from itertools import groupby
 from math import prod
 
 import numpy as np
@@ -85,11 +86,9 @@ def phase_taps(axis, phase):
 
 
 def alike(count, stride, taps, size):
-    """Outputs of an axis that see cells of the image through the same taps: pairs of them and the taps."""
+    """Neighbouring outputs of an axis that see cells of the image through the same taps: pairs of them and the taps."""
     if min(taps) >= 0 and max(taps) + (count - 1) * stride < size:
         return [(range(count), tuple(range(len(taps))))]
-    alike = {}
-    for i in range(count):
-        seen = tuple(t for t, cell in enumerate(taps) if 0 <= i * stride + cell < size)
-        alike.setdefault(seen, []).append(i)
-    return [(outputs, seen) for seen, outputs in alike.items()]
+    seen = [tuple(t for t, cell in enumerate(taps) if 0 <= i * stride + cell < size) for i in range(count)]
+    groups = [(list(outputs), taps) for taps, outputs in groupby(range(count), seen.__getitem__)]
+    return [(range(outputs[0], outputs[0] + len(outputs)), taps) for outputs, taps in groups]

@@ -95,6 +95,26 @@ def test_auto_computes_as_planned(variant: Variant) -> None:
     np.testing.assert_array_equal(auto, planned)
 
 
+@pytest.mark.parametrize(("filters", "forward"), [(7, "depthwise"), (8, "tiled")])
+def test_one_channel_of_pixels_may_take_another_forward_than_backward(
+    filters: int, forward: str
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 9, 8, 1))
+    w = rng.standard_normal((filters, 1, 3, 3))
+    plan = cnnfast.plan_conv2d(x.shape, w.shape, layout="NHWC", dtype="float64")
+    assert (plan.algorithm, plan.backward) == (forward, "depthwise")
+    results = {}
+    for name in ("auto", "depthwise", "tiled"):
+        y, cache = cnnfast.conv2d_forward(x, w, layout="NHWC", algorithm=name)
+        dx, dw, _ = cnnfast.conv2d_backward(np.ones_like(y), cache)
+        assert dx is not None and dw is not None
+        results[name] = y.tobytes(), dx.tobytes(), dw.tobytes()
+    assert results["auto"][0] == results[forward][0]
+    assert results["auto"][1:] == results["depthwise"][1:]
+    assert results["depthwise"] != results["tiled"]
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.dtype("float64"), "f8"])
 def test_a_plan_takes_any_name_of_a_dtype(dtype: object) -> None:
     want = cnnfast.plan_conv2d(*SHAPES, groups=4, dtype="float64")

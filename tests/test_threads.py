@@ -320,7 +320,7 @@ def interrupt_long_calls(layout: str) -> None:
     many_dy, many = long_cache(3000, image, w, layout)
     w_3x3 = np.ascontiguousarray(w[:, :, :3, :3])
     more_dy, more = long_cache(6000, image, w_3x3, layout)
-    assert more.algorithm.name == "winograd"
+    assert more.chosen.backward.name == "winograd"
     calls = [
         lambda: cnnfast.conv2d(x, w, layout=layout, algorithm="tiled"),
         lambda: cnnfast.conv_transpose2d(x, w, layout=layout, algorithm="tiled"),

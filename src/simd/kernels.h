@@ -16,7 +16,7 @@ typedef struct {
 } Left;
 
 /* B (K x N): row k of panel j, NR numbers, is at data + j * panel + k * row; all NR can be read. Or, where there are
-   places, row k is at data + j * panel + place[k]. */
+   places, row k is at data + j * panel + place[k]. Where A has places, B is packed: its rows are NR apart. */
 typedef struct {
     const void *data;
     ptrdiff_t panel, row;

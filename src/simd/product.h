@@ -14,6 +14,12 @@ enum { /* how the vectors of B are found, see Right and Vectors */
     NAME(VECTORS_PLACED),
 };
 
+/* Where vector v of a panel begins. The last may overlap the one before; not where rows of A take all registers. */
+ALWAYS ptrdiff_t NAME(column)(const int a_is, const int nv, const int v, ptrdiff_t last)
+{
+    return a_is == NAME(IN_ROWS) || v == 0 || v < nv - 1 ? v * LANES : last;
+}
+
 /* One tile of C in registers:
 
      for part of K                               one; or where vectors are placed, a tap that all of them see
@@ -22,18 +28,19 @@ enum { /* how the vectors of B are found, see Right and Vectors */
            for v in vectors of the row           acc[m][v] += a[m][k] * b[k][v]                                     */
 ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_is, ptrdiff_t K, const Left *left,
                        ptrdiff_t m0, const T *b, const Right *right, const Vectors *vectors, const T *next,
-                       const Target *to, const T *column_bias)
+                       const Target *to, const T *column_bias, const ptrdiff_t last)
 {
-#define C_VECTOR(v) (b_is == NAME(VECTORS_PLACED) ? vectors->to[v] : v * LANES)
-#define C_ROW(m) (a_is == NAME(PLACED) ? c_place[m0 + m] : (m0 + m) * c_row)
+#define B_VECTOR(v) (b_is == NAME(VECTORS_PLACED) ? vectors->place[v] : NAME(column)(a_is, nv, v, last))
+#define C_VECTOR(v) (b_is == NAME(VECTORS_PLACED) ? vectors->to[v] : NAME(column)(a_is, nv, v, last))
+#define C_ROW(m) (a_is == NAME(PLACED) ? c_place[m0 + m] : m * c_row)
     const ptrdiff_t parts = b_is == NAME(VECTORS_PLACED) ? vectors->taps : 1;
-    T *c = to->data;
     const ptrdiff_t *c_place = to->place, c_row = to->row;
     const int add = to->add, relu = to->relu;
+    T *c = (T *)to->data + (a_is == NAME(PLACED) ? 0 : m0 * c_row);
     const T *row_bias = to->row_bias ? (const T *)to->row_bias + m0 : NULL;
     const T *a = (const T *)left->data + (a_is == NAME(PLACED) ? 0 : m0 / MR * left->tile + m0 % MR * left->row);
     const ptrdiff_t *offset = left->offset, row = left->row, step = left->step;
-    const ptrdiff_t *place = right->place, b_row = right->row;
+    const ptrdiff_t *place = right->place, b_row = a_is == NAME(PLACED) ? NR : right->row; /* known: a register less */
     const T *rows[MR];
     Vector acc[MR][NV];
 #pragma GCC unroll 16
@@ -43,7 +50,7 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
         for (int v = 0; v < nv; v++)
             acc[m][v] = add           ? NAME(load)(c + C_ROW(m) + C_VECTOR(v))
                         : row_bias    ? NAME(spread)(row_bias[m])
-                        : column_bias ? NAME(load)(column_bias + v * LANES)
+                        : column_bias ? NAME(load)(column_bias + B_VECTOR(v))
                                       : NAME(spread)(0);
     }
     for (ptrdiff_t part = 0; part < parts; part++) {
@@ -51,21 +58,29 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
         if (b_is == NAME(VECTORS_PLACED))
             a_part += vectors->tap[part] * MR, b_part += vectors->offset[vectors->tap[part]];
         for (ptrdiff_t k = 0; k < K; k++) {
-            const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : k;
+            const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : 0;
             Vector numbers[NV];
             const T *b_k = b_part + (b_is == NAME(ROWS_PLACED) ? place[k] : k * b_row);
             if (a_is == NAME(PACKED) && b_is == NAME(EVEN))
                 PREFETCH(next + k * b_row);
 #pragma GCC unroll 4
             for (int v = 0; v < nv; v++)
-                numbers[v] = NAME(load)(b_k + (b_is == NAME(VECTORS_PLACED) ? vectors->place[v] : v * LANES));
+                numbers[v] = NAME(load)(b_k + B_VECTOR(v));
 #pragma GCC unroll 16
             for (int m = 0; m < mr; m++) {
-                Vector number = NAME(spread)(a_is == NAME(PACKED) ? a_part[at + m] : rows[m][at]);
+                Vector number = NAME(spread)(a_is == NAME(PACKED)   ? a_part[at + m]
+                                             : a_is == NAME(PLACED) ? rows[m][at]
+                                                                    : rows[m / 4 * 4][m % 4 * row]);
 #pragma GCC unroll 4
                 for (int v = 0; v < nv; v++)
                     acc[m][v] += number * numbers[v];
             }
+            if (a_is == NAME(IN_ROWS))
+#pragma GCC unroll 4
+                for (int m = 0; m < mr; m += 4) { /* a register for four rows, not for each: there are too few */
+                    rows[m]++;
+                    OPAQUE(rows[m]);
+                }
         }
     }
 #pragma GCC unroll 16
@@ -75,6 +90,7 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
             Vector y = acc[m][v];
             NAME(store)(c + C_ROW(m) + C_VECTOR(v), relu ? NAME(relu)(y) : y);
         }
+#undef B_VECTOR
 #undef C_VECTOR
 #undef C_ROW
 }
@@ -89,10 +105,11 @@ ALWAYS void NAME(fetch_tile)(ptrdiff_t m, ptrdiff_t end, int nv, const int place
                               (vectors ? vectors->to[v] : v * LANES));
 }
 
-/* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. */
+/* All rows of C in one panel of nv vectors, in tiles of MR rows, then 4, 2 and 1. The last vector begins at column
+   `last`: where it would not be full, it overlaps the one before. */
 ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t M, ptrdiff_t K, const Left *left,
                         const T *b, const Right *right, const Vectors *vectors, const T *next, const Target *to,
-                        const T *column_bias)
+                        const T *column_bias, const ptrdiff_t last)
 {
     const ptrdiff_t line = 64 / sizeof(T);
     for (ptrdiff_t m = 0; m < M;) {
@@ -101,26 +118,26 @@ ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t 
         if (to->far)
             NAME(fetch_tile)(m, rest < MR ? M : m + MR, nv, a_is == NAME(PLACED), vectors, to);
         if (rest >= MR) {
-            NAME(tile)(MR, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
+            NAME(tile)(MR, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias, last);
             m += MR;
         } else if (rest >= 4) {
-            NAME(tile)(4, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
+            NAME(tile)(4, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias, last);
             m += 4;
         } else if (rest >= 2) {
-            NAME(tile)(2, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
+            NAME(tile)(2, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias, last);
             m += 2;
         } else {
-            NAME(tile)(1, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias);
+            NAME(tile)(1, nv, a_is, b_is, K, left, m, b, right, vectors, ahead, to, column_bias, last);
             m += 1;
         }
     }
 }
 
 static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, const Right *right,
-                              const T *next, const Target *to, const T *column_bias)
+                              const T *next, const Target *to, const T *column_bias, ptrdiff_t last)
 {
 #define PANEL(nv, a_is, b_is)                                                                                         \
-    NAME(panel)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias)
+    NAME(panel)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias, last)
 #define PANELS(nv)                                                                                                    \
     if (left->place && right->place)                                                                                  \
         PANEL(nv, PLACED, ROWS_PLACED);                                                                               \
@@ -145,22 +162,22 @@ static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left
 #undef PANEL
 }
 
-/* A panel whose last vector is not full: by way of a buffer, a tile of rows at a time. */
+/* A panel of n columns whose vectors are not full: by way of a buffer, a tile of rows at a time. */
 static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,
                              const Right *right, const Target *to, const T *column_bias)
 {
-#define C_ROW(m) (left->place ? to->place[m] : (m) * to->row)
+#define C_ROW(m) ((T *)to->data + (left->place ? to->place[m] : (m) * to->row))
     T buffer[MR * NR], bias[NR] = {0};
     ptrdiff_t places[MR];
     for (int i = 0; i < MR; i++)
         places[i] = i * NR;
     if (column_bias)
-        memcpy(bias, column_bias, n * sizeof(T));
+        NAME(copy)(bias, column_bias, n);
     for (ptrdiff_t m = 0; m < M; m += MR) {
         ptrdiff_t rows = M - m < MR ? M - m : MR;
         if (to->add)
-            for (ptrdiff_t i = m; i < m + rows; i++)
-                memcpy(buffer + (i - m) * NR, (T *)to->data + C_ROW(i), n * sizeof(T));
+            for (ptrdiff_t i = 0; i < rows; i++)
+                NAME(copy)(buffer + places[i], C_ROW(m + i), n);
         Left part = *left;
         if (part.place)
             part.place += m;
@@ -168,9 +185,9 @@ static void NAME(part_panel)(int nv, ptrdiff_t n, ptrdiff_t M, ptrdiff_t K, cons
             part.data = (const T *)part.data + m / MR * part.tile;
         const T *row_bias = to->row_bias ? (const T *)to->row_bias + m : NULL;
         Target buffered = {buffer, NR, to->add, row_bias, NULL, to->relu, places, 0};
-        NAME(whole_panel)(nv, rows, K, &part, b, right, b, &buffered, column_bias ? bias : NULL);
-        for (ptrdiff_t i = m; i < m + rows; i++)
-            memcpy((T *)to->data + C_ROW(i), buffer + (i - m) * NR, n * sizeof(T));
+        NAME(whole_panel)(nv, rows, K, &part, b, right, b, &buffered, column_bias ? bias : NULL, (nv - 1) * LANES);
+        for (ptrdiff_t i = 0; i < rows; i++)
+            NAME(copy)(C_ROW(m + i), buffer + places[i], n);
     }
 #undef C_ROW
 }
@@ -185,8 +202,8 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const Left *a,
         const T *column_bias = c->column_bias ? (const T *)c->column_bias + n : NULL;
         Target to = {(T *)c->data + n, c->row, c->add, c->row_bias, NULL, c->relu, c->place, c->far};
         const T *next = N - n > NR ? b_panel + b->panel : b->next ? b->next : b_panel;
-        if (rest == nv * LANES)
-            NAME(whole_panel)(nv, M, K, a, b_panel, b, next, &to, column_bias);
+        if (rest == nv * LANES || (rest > LANES && (a->place || a->row == 1)))
+            NAME(whole_panel)(nv, M, K, a, b_panel, b, next, &to, column_bias, rest - LANES);
         else
             NAME(part_panel)(nv, rest, M, K, a, b_panel, b, &to, column_bias);
     }
@@ -198,7 +215,7 @@ static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, const
 {
     const Right right = {.data = vectors->data, .row = vectors->row};
 #define PANEL(nv)                                                                                                     \
-    NAME(panel)(nv, NAME(PACKED), NAME(VECTORS_PLACED), M, K, a, right.data, &right, vectors, right.data, c, NULL)
+    NAME(panel)(nv, NAME(PACKED), NAME(VECTORS_PLACED), M, K, a, right.data, &right, vectors, right.data, c, NULL, 0)
     if (nv == NV)
         PANEL(NV);
     else if (nv == 2)

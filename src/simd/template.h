@@ -13,9 +13,11 @@
 #define LANES ((ptrdiff_t)1)
 #define PREFETCH(address) (void)(address)
 #define PREFETCH_TO_WRITE(address) (void)(address)
+#define OPAQUE(number) (void)(number)
 #else
 #define PREFETCH(address) __builtin_prefetch(address, 0, 2)
 #define PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1, 3)
+#define OPAQUE(number) __asm__("" : "+r"(number)) /* the compiler does not know what it is from here on */
 #define ALWAYS static inline __attribute__((always_inline))
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(T)))
 #endif
@@ -160,4 +162,5 @@ static const Kernels NAMED_TABLE = {
 #undef LANES
 #undef PREFETCH
 #undef PREFETCH_TO_WRITE
+#undef OPAQUE
 #undef NR
