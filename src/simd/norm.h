@@ -13,12 +13,13 @@ enum {
     NAME(LINE) = 256 / sizeof(T), /* numbers at most: what belongs to them stays in registers, or in the first cache */
     NAME(LINES) = 32,  /* that are added up in T, in registers */
     NAME(BOX) = NAME(LINES) * NAME(LINE),
-    NAME(ABREAST) = 4, /* vectors are added or scaled: the sum of one waits for its last addition, */
+    NAME(ABREAST) = 4, /* vectors are added: the sum of one waits for its last addition, */
+    NAME(STREAMS) = 8, /* or scaled, */
     NAME(STEPS) = 8,   /* so many times at most, for each sum in T: */
     NAME(RUN) = NAME(STEPS) * NAME(ABREAST) * LANES, /* cells of a plane that are summed in T */
 };
 
-/* What is written once goes by vectors of 32 bytes: of 64, stores make a Zen 4 a tenth to a third slower. */
+/* What is read and written once goes by vectors of 32 bytes: of 64, stores make a Zen 4 a tenth to a third slower. */
 #define Stream NAME(Stream)
 #if defined(PLAIN_C)
 #define STREAM_LANES LANES
@@ -374,27 +375,26 @@ ALWAYS void NAME(sum_lines)(NAME(Lines) a, const int backward, ptrdiff_t lines, 
 ALWAYS void NAME(scale_vectors)(NAME(Lines) a, const int backward, const int vectors, ptrdiff_t lines, ptrdiff_t i,
                                 const NAME(Line) *k)
 {
-    Vector center[NAME(ABREAST)], unit[NAME(ABREAST)], shift[NAME(ABREAST)];
-    Vector factor[NAME(ABREAST)] = {0}, dy_factor[NAME(ABREAST)] = {0};
-#pragma GCC unroll 4
+    Stream center[NAME(STREAMS)], unit[NAME(STREAMS)], shift[NAME(STREAMS)];
+    Stream factor[NAME(STREAMS)] = {0}, dy_factor[NAME(STREAMS)] = {0};
+#pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) {
-        const ptrdiff_t j = i + v * LANES;
-        center[v] = NAME(load)(k->center + j), unit[v] = NAME(load)(k->unit + j), shift[v] = NAME(load)(k->shift + j);
+        const ptrdiff_t j = i + v * STREAM_LANES;
+        center[v] = *(const Stream *)(k->center + j), unit[v] = *(const Stream *)(k->unit + j);
+        shift[v] = *(const Stream *)(k->shift + j);
         if (backward)
-            factor[v] = NAME(load)(k->factor + j), dy_factor[v] = NAME(load)(k->dy_factor + j);
+            factor[v] = *(const Stream *)(k->factor + j), dy_factor[v] = *(const Stream *)(k->dy_factor + j);
     }
-#pragma GCC unroll 1
     for (ptrdiff_t l = 0; l < lines; l++) {
         const T *x = a.x + l * a.x_step + i, *dy = a.dy + l * a.dy_step + i;
         T *y = a.y + l * a.y_step + i;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
-            const Vector t = (NAME(load)(x + v * LANES) - center[v]) * unit[v], d = NAME(load)(dy + v * LANES);
-            Vector scaled;
+            const Stream t = (*(const Stream *)(x + v * STREAM_LANES) - center[v]) * unit[v];
+            const Stream d = *(const Stream *)(dy + v * STREAM_LANES);
+            Stream scaled;
             SCALE(scaled, t, d, factor[v], shift[v], dy_factor[v]);
-#pragma GCC unroll 2
-            for (ptrdiff_t part = 0; part < LANES / STREAM_LANES; part++)
-                ((Stream *)(y + v * LANES))[part] = ((const Stream *)&scaled)[part];
+            *(Stream *)(y + v * STREAM_LANES) = scaled;
         }
     }
 }
@@ -402,9 +402,9 @@ ALWAYS void NAME(scale_vectors)(NAME(Lines) a, const int backward, const int vec
 ALWAYS void NAME(scale_lines)(NAME(Lines) a, const int backward, ptrdiff_t lines, ptrdiff_t width, const NAME(Line) *k)
 {
     ptrdiff_t i = 0;
-    for (; i + NAME(ABREAST) * LANES <= width; i += NAME(ABREAST) * LANES)
-        NAME(scale_vectors)(a, backward, NAME(ABREAST), lines, i, k);
-    for (; i + LANES <= width; i += LANES)
+    for (; i + NAME(STREAMS) * STREAM_LANES <= width; i += NAME(STREAMS) * STREAM_LANES)
+        NAME(scale_vectors)(a, backward, NAME(STREAMS), lines, i, k);
+    for (; i + STREAM_LANES <= width; i += STREAM_LANES)
         NAME(scale_vectors)(a, backward, 1, lines, i, k);
     for (; i < width; i++)
         for (ptrdiff_t l = 0; l < lines; l++) {
