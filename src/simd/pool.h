@@ -1166,3 +1166,10 @@ static void NAME(channel_fill)(const Places *p, int by_pixels, void *image, ptrd
         for (ptrdiff_t c = 0; c < C; c++)
             NAME(fill)((T *)image + c * p->channel + q0, ((const T *)numbers)[c], count);
 }
+
+/* Means of `count` channels, so far apart, from sums over so many cells. */
+static void NAME(channel_means)(const double *sums, ptrdiff_t count, ptrdiff_t cells, void *means, ptrdiff_t step)
+{
+    for (ptrdiff_t c = 0; c < count; c++)
+        ((T *)means)[c * step] = (T)(sums[c] / (double)cells);
+}
