@@ -18,6 +18,7 @@ from .arrays import (
     float_array,
     gradient,
     nchw,
+    new_array,
     result,
 )
 from .geometry import Axis, IntPair, Padding, Window, boolean, in_nchw, shape_in
@@ -237,7 +238,7 @@ def max_pool2d_backward(
     check_choice("ties", ties, TIES)
     x, layout = cache.x, cache.layout
     dy = gradient(dy, cache.y_shape, x.dtype)
-    dx = np.empty(x.shape, x.dtype)
+    dx = new_array(x.shape, x.dtype)
     if len(x):
         cache.algorithm.max_pool_gradient(
             cache.window,
@@ -360,7 +361,7 @@ def avg_pool2d_backward(dy: npt.ArrayLike, cache: AvgPool2dCache) -> FloatArray:
     _check_cache(cache, AvgPool2dCache, "avg_pool2d_forward")
     x, window, layout = cache.x, cache.window, cache.layout
     dy = gradient(dy, cache.y_shape, x.dtype)
-    dx = np.empty(x.shape, x.dtype)
+    dx = new_array(x.shape, x.dtype)
     if len(x):
         cache.algorithm.avg_pool_gradient(
             window, cache.count_include_pad, nchw(dy, layout), nchw(dx, layout)

@@ -195,6 +195,8 @@ cdef extern from "simd/kernels.h" nogil:
                                void *best, int64_t *place) noexcept nogil
         void (*channel_fill)(const Places *p, bint by_pixels, void *image, Py_ssize_t q0, Py_ssize_t count,
                              Py_ssize_t C, const void *numbers) noexcept nogil
+        void (*channel_means)(const double *sums, Py_ssize_t count, Py_ssize_t cells, void *means,
+                              Py_ssize_t step) noexcept nogil
 
     ctypedef struct InstructionSet:
         const char *name

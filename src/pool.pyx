@@ -514,10 +514,17 @@ cdef int whole_max(View x, y_nchw, places_nchw) except -1:
 
 cdef int whole_mean(View x, bint by_pixels, y_nchw) except -1:
     """Take the mean of each plane."""
-    sums = np.empty((slices_of(x), x.shape[0], x.shape[1]))
-    cdef View view = View(sums)
-    over_planes(PIXEL_SUMS if by_pixels else SUMS, x, NULL, NULL, <double *>view.data)
-    y_nchw[:, :, 0, 0] = (sums[0] if len(sums) == 1 else sums.sum(axis=0)) / (x.shape[2] * x.shape[3])
+    cdef Py_ssize_t slices = slices_of(x), C = x.shape[1], planes = x.shape[0] * C, i
+    cdef Memory memory = Memory(slices * planes * sizeof(double))
+    cdef double *sums = <double *>memory.data
+    cdef View y = View(y_nchw)
+    cdef const Kernels *kernels = kernels_for("float32" if y.buffer.itemsize == 4 else "float64")
+    over_planes(PIXEL_SUMS if by_pixels else SUMS, x, NULL, NULL, sums)
+    for i in range(planes, slices * planes):
+        sums[i % planes] += sums[i]
+    for i in range(x.shape[0]):
+        kernels.channel_means(sums + i * C, C, x.shape[2] * x.shape[3],
+                              y.data + i * y.step[0] * y.buffer.itemsize, y.step[1])
     return 0
 
 

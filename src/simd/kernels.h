@@ -289,6 +289,8 @@ typedef struct {
                            int64_t *place);
     void (*channel_fill)(const Places *p, int by_pixels, void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
                          const void *numbers);
+    /* Means of `count` channels, so far apart, from sums over so many cells. */
+    void (*channel_means)(const double *sums, ptrdiff_t count, ptrdiff_t cells, void *means, ptrdiff_t step);
 } Kernels;
 
 typedef struct {

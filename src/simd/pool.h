@@ -470,6 +470,19 @@ ALWAYS void NAME(take_window)(const Pool *p, const int take, const ptrdiff_t row
     }
 }
 
+enum {
+    NAME(CACHE_LINE) = 64 / sizeof(T), /* numbers */
+    NAME(FAR) = (1 << 20) / sizeof(T), /* of an image: more than a second cache holds */
+};
+
+/* Ask for the cells of the next window: the processor does not foresee them where pixels are long. */
+ALWAYS void NAME(fetch_window)(const Pool *p, ptrdiff_t rows, ptrdiff_t taps, const T *from)
+{
+    for (ptrdiff_t kh = 0; kh < rows; kh++, from += p->h.dilation * p->x_at.row)
+        for (ptrdiff_t i = 0; i < taps * p->x_at.cell; i += NAME(CACHE_LINE))
+            PREFETCH(from + i);
+}
+
 /* The same for each column of a region, through `rows` rows of taps from row h of the image on, the kh-th of them; sums
    are divided by columns' counts times `count`, unless that is 0. */
 ALWAYS void NAME(take_pixels)(const Pool *p, const int take, const NAME(Area) *r, ptrdiff_t h, ptrdiff_t kh,
@@ -477,6 +490,8 @@ ALWAYS void NAME(take_pixels)(const Pool *p, const int take, const NAME(Area) *r
 {
     const T *row = (const T *)p->x + r->image * p->x_at.image + r->channel * p->x_at.channel + h * p->x_at.row;
     ptrdiff_t left = r->column * p->w.stride - p->w.before;
+    const int long_pixels = p->w.reach == p->w.stride && p->x_at.cell >= 8 * NAME(CACHE_LINE);
+    const int far = long_pixels && p->h.size * p->x_at.row > NAME(FAR);
     for (ptrdiff_t j = 0; j < r->columns; j++, left += p->w.stride, to += p->width, places += p->width) {
         ptrdiff_t kw = 0, taps = p->w.kernel;
         if (left < 0 || left + p->w.reach > p->w.size) {
@@ -487,6 +502,8 @@ ALWAYS void NAME(take_pixels)(const Pool *p, const int take, const NAME(Area) *r
         const T padding = clipped || taps < p->w.kernel ? (T)0 : -(T)0;
         const T divisor = count != 0 ? count * (T)p->columns[r->column + j] : 1;
         const ptrdiff_t place = kh * p->w.kernel + kw;
+        if (far)
+            NAME(fetch_window)(p, rows, taps, from + p->w.stride * p->x_at.cell);
         if (rows == 2 && taps == 2)
             NAME(take_window)(p, take, 2, 2, from, place, padding, divisor, r->channels, to, places);
         else if (rows == 3 && taps == 3)
@@ -847,6 +864,26 @@ static void NAME(scatter_bytes)(const Pool *p, const NAME(Area) *r, ptrdiff_t ro
             }
 }
 
+enum {
+    NAME(PLANES) = 2, /* scattered to in turn, */
+    NAME(SHARED) = 8, /* where so many neighbours in a row may have one maximum, each sum of which waits for the last */
+};
+
+/* The same in some planes in turn. */
+static void NAME(scatter_planes)(const Pool *p, const NAME(Area) *r, ptrdiff_t row, const unsigned char *place,
+                                 const T *dy, T *to)
+{
+    const ptrdiff_t *index = p->index;
+    const size_t size = (size_t)(r->rows * p->w.size);
+    ptrdiff_t q = (row * p->h.stride - p->h.before - r->row) * p->w.size - p->w.before;
+    for (ptrdiff_t j = 0; j < p->w.output; j++, q += p->w.stride, place += p->place_at.cell, dy += p->y_at.cell)
+        for (ptrdiff_t c = 0; c < NAME(PLANES); c++) {
+            const size_t cell = (size_t)(q + index[place[c * p->place_at.channel]]);
+            if (cell < size)
+                to[cell + c * p->x_at.channel] += dy[c * p->y_at.channel];
+        }
+}
+
 static void NAME(scatter_indices)(const Pool *p, const NAME(Area) *r, const int64_t *place, const T *dy, T *to)
 {
     const size_t first = (size_t)(r->row * p->w.size), size = (size_t)(r->rows * p->w.size);
@@ -862,11 +899,13 @@ static void NAME(scatter_indices)(const Pool *p, const NAME(Area) *r, const int6
    follow each other in it; they are cleared first if they are to be (p->zero), while they come into the cache.
 
      for region: some rows of a plane, or of all channels
-       for row of outputs that see it, for column, for channel                                                      */
+       for row of outputs that see it, for column, for channel             planes of large windows: two at once */
 static void NAME(pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
 {
     const Places *x = &p->x_at, *y = &p->y_at, *at = &p->place_at;
     const ptrdiff_t line = p->w.size * p->width;
+    const int shared = p->width == 1 && p->h.blocks == 1 && p->bytes && p->ties == TIES_FIRST &&
+                       p->w.kernel >= NAME(SHARED) * p->w.stride;
     NAME(Area) r = NAME(area)(p, first);
     (void)scratch;
     if (p->zero) {
@@ -875,24 +914,30 @@ static void NAME(pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, vo
         T *to = (T *)p->x + last.image * x->image + last.channel * x->channel + (last.row + last.rows) * line;
         memset(from, 0, (size_t)(to - from) * sizeof(T));
     }
-    for (; first < end; first++, NAME(next_band)(p, &r)) {
+    while (first < end) {
         T *dx = (T *)p->x + r.image * x->image + r.channel * x->channel;
-        ptrdiff_t row = r.row + p->h.before - p->h.reach, end_row = p->end_row;
+        ptrdiff_t row = r.row + p->h.before - p->h.reach, end_row = p->end_row, planes = 1;
         row = row < 0 ? 0 : row / p->h.stride + 1;
         if (row < p->row)
             row = p->row;
         if ((end_row - 1) * p->h.stride >= r.row + r.rows + p->h.before)
             end_row = NAME(ceiling)(r.row + r.rows + p->h.before, p->h.stride);
+        if (shared && NAME(least)(end - first, p->channels - r.channel) >= NAME(PLANES))
+            planes = NAME(PLANES);
         for (; row < end_row; row++) {
             const T *dy = (const T *)p->y + r.image * y->image + r.channel * y->channel + row * y->row;
             const ptrdiff_t place = r.image * at->image + r.channel * at->channel + row * at->row;
             if (p->ties != TIES_FIRST)
                 NAME(share_row)(p, &r, row, place, dy, dx);
+            else if (planes > 1)
+                NAME(scatter_planes)(p, &r, row, p->bytes + place, dy, dx);
             else if (p->bytes)
                 NAME(scatter_bytes)(p, &r, row, p->bytes + place, dy, dx + r.row * line);
             else
                 NAME(scatter_indices)(p, &r, p->indices + place, dy, dx + r.row * line);
         }
+        for (first += planes; planes > 0; planes--)
+            NAME(next_band)(p, &r);
     }
 }
 
@@ -1165,4 +1210,11 @@ static void NAME(channel_fill)(const Places *p, int by_pixels, void *image, ptrd
     else
         for (ptrdiff_t c = 0; c < C; c++)
             NAME(fill)((T *)image + c * p->channel + q0, ((const T *)numbers)[c], count);
+}
+
+/* Means of `count` channels, so far apart, from sums over so many cells. */
+static void NAME(channel_means)(const double *sums, ptrdiff_t count, ptrdiff_t cells, void *means, ptrdiff_t step)
+{
+    for (ptrdiff_t c = 0; c < count; c++)
+        ((T *)means)[c * step] = (T)(sums[c] / (double)cells);
 }

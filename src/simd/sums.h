@@ -33,7 +33,8 @@ static void NAME(add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, 
             }
 }
 
-/* Sum of neighbours, in double: four vectors of sums, then one, then what is left. */
+/* Sum of neighbours, in double: four vectors of sums, then one, whose halves are added as long as it has any, then what
+   is left. */
 ALWAYS double NAME(sum)(const T *from, ptrdiff_t count)
 {
     Wide sums[4] = {0};
@@ -44,13 +45,14 @@ ALWAYS double NAME(sum)(const T *from, ptrdiff_t count)
             sums[v] += WIDEN(*(const Half *)(from + i + v * WIDE_LANES));
     for (; i + WIDE_LANES <= count; i += WIDE_LANES)
         sums[0] += WIDEN(*(const Half *)(from + i));
-    Wide all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    double total = 0;
-    for (int lane = 0; lane < WIDE_LANES; lane++)
-        total += ((const double *)&all)[lane];
+    double lanes[WIDE_LANES];
+    *(Wide *)lanes = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    for (int half = WIDE_LANES / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            lanes[lane] += lanes[lane + half];
     for (; i < count; i++)
-        total += from[i];
-    return total;
+        lanes[0] += from[i];
+    return lanes[0];
 }
 
 /* Some outputs of one channel in one image, copied together. */

@@ -145,6 +145,7 @@ static const Kernels NAMED_TABLE = {
     NAME(pool_tiles),
     NAME(channel_maxima),
     NAME(channel_fill),
+    NAME(channel_means),
 };
 
 #undef NAMED_TABLE
