@@ -3,19 +3,20 @@
 Valid where groups = C, with any number of filters a channel, unless a row of the scratch would be very long.
 
 The cells that a region of outputs sees are copied between zeros into a scratch, and computed there (simd/depthwise.h).
-Lanes of vectors are columns of one plane; or the same cell of neighbouring channels, for NHWC and for planes so narrow
-that their rows would not fill a vector, which are turned. Arrays may have any strides.
+Lanes of vectors are columns of one plane; or the same cell of neighbouring channels, for planes so narrow that their
+rows would not fill a vector, which are turned. NHWC is computed where it is (simd/pixels.h), except that pixels far
+apart are copied as they are. Arrays may have any strides.
 
 The input gradient is the same computation over dy with the taps in reverse order: with stride s its outputs fall into
 s*s phases, each with the taps that reach such a cell. The weight gradient keeps a vector of sums for each tap.
 
     for chunk of groups (planes, or channels of an image) and regions     in parallel; depends on the problem only
-      for region, for group                                               copied: the first cache
+      for region, for group                                               copied, or NHWC in place: a cache
         for tile of outputs                                               registers
 
-The formula has no term for a tap in the padding, but this has one: 0 times the weight. Where a weight is not finite it
-would be NaN, so such a problem is left to the naive loops; and so is a weight gradient that comes out not finite, since
-only then did some x or dy meet a zero it should not have met.
+The formula has no term for a tap in the padding, but zeros around a copy have one: 0 times the weight. Where a weight
+is not finite it would be NaN, so such a problem is left to the naive loops; and so is a weight gradient that comes out
+not finite, since only then did some x or dy meet a zero it should not have met.
 """
 
 from functools import lru_cache
@@ -30,12 +31,15 @@ from kernels cimport Depthwise, Kernels, Places, Taps
 from cnnfast import _naive
 
 cdef enum:
-    TILE = 7  # outputs in registers
+    TILE = 7  # outputs in registers; in place, of each of
+    TILE_ROWS = 2
     PLANE_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
     RING_BYTES = 131072  # of one by channels, which has the rows that an output sees: part of the second cache
-    CHANNELS_BYTES = 1048576  # read and written in a region of those, whose first rows are copied twice: the second cache
+    CHANNELS_BYTES = 262144  # read and written in a region of those, whose first rows are copied twice: part of it, too
     LINE = 64  # bytes of a cache line
-    RUN_BYTES = 512  # of neighbouring channels, computed together: a few cache lines, one after the other
+    FAR_BYTES = 2048  # between pixels, where a tile's cells fall into few sets of the first cache and many pages
+    RUN_BYTES = 512  # of neighbouring channels of pixels, copied or summed together: a few cache lines
+    ROWS_BYTES = 524288  # of the rows that a tile sees in place, and those below it again: half of the second cache
     MOST_SCRATCH = 524288  # bytes of it, for the smallest region
     MOST_PHASES = 256  # each of which takes some time, even if no tap reaches it
     FEW_FILTERS = 8  # of one channel: fewer leave most of a vector of filters empty (measured)
@@ -94,12 +98,12 @@ cdef class Problem:
     cdef const Kernels *kernels
     cdef Depthwise d  # without the arrays
     cdef Py_ssize_t itemsize, regions, scratch_bytes
-    cdef bint transposed, can_be_adjacent
+    cdef bint transposed
     cdef list phases  # taps (KH, KW) of each
     cdef Memory taps
     cdef object strips
 
-    def __cinit__(self, conv, bint transposed):
+    def __cinit__(self, conv, bint transposed, bint in_place):
         cdef Depthwise *d = &self.d
         cdef Py_ssize_t lanes
         h, v = conv.window
@@ -112,18 +116,22 @@ cdef class Problem:
         d.phases_h, d.phases_w = len(vertical), len(horizontal)
         d.channels, d.filters = (conv.F // conv.C, 1) if transposed else (1, conv.F // conv.C)
         d.y_channels = conv.C if transposed else conv.F
+        d.in_place = in_place
         if conv.layout == "NHWC":
             d.by_channels = 2 * d.y_channels > lanes
         else:
             d.by_channels = d.y_channels >= lanes and (v.output < lanes or v.stride > 1 and v.output <= FEW_COLUMNS)
-        self.can_be_adjacent = d.by_channels and conv.layout == "NHWC" and conv.F == conv.C
         d.groups, d.vectors = conv.groups, 1
         self.set_reach(vertical, horizontal)
         if d.by_channels:
+            d.groups = (d.y_channels + lanes - 1) // lanes
+        if in_place:
+            self.set_pixels_regions(vertical, horizontal)
+        elif d.by_channels:
             self.set_channels_regions(vertical, horizontal)
         else:
             self.set_planes_regions(vertical, horizontal, v.output if transposed else v.size)
-        self.set_taps(conv.F, vertical, horizontal)
+        self.set_taps(vertical, horizontal)
 
     cdef int set_reach(self, list vertical, list horizontal) except -1:
         """Find where the cells that output 0 sees begin and end."""
@@ -154,23 +162,39 @@ cdef class Problem:
         """The same by channels: the rows that an output sees fit the second cache; so does a region to be turned."""
         cdef Depthwise *d = &self.d
         cdef Py_ssize_t phases = d.phases_h * d.phases_w, vector = self.kernels.lanes * self.itemsize, source_columns
-        cdef Py_ssize_t slots, all = (d.y_channels + self.kernels.lanes - 1) // self.kernels.lanes, fit
+        cdef Py_ssize_t slots
         rows, columns = (max(outputs for _, _, outputs in axis) for axis in (vertical, horizontal))
         d.slots = 1
         while d.slots < d.reach_h:
             d.slots *= 2
         slots = d.slots + 1  # one of zeros
-        fit = RING_BYTES // (slots * vector * ((min(columns, TILE) - 1) * d.stride_w + d.reach_w))
-        fit = max(1, min(fit, RUN_BYTES // vector)) if self.can_be_adjacent else 1
-        d.groups = (all + fit - 1) // fit
-        d.vectors = (all + d.groups - 1) // d.groups
-        d.block = tiles((RING_BYTES // (slots * vector * d.vectors) - d.reach_w) // d.stride_w + 1, columns)
+        d.block = tiles((RING_BYTES // (slots * vector) - d.reach_w) // d.stride_w + 1, columns)
         source_columns = (d.block - 1) * d.stride_w + d.reach_w
-        d.band = tiles((CHANNELS_BYTES // (vector * d.vectors) - (d.reach_h - d.stride_h) * source_columns)
+        d.band = tiles((CHANNELS_BYTES // vector - (d.reach_h - d.stride_h) * source_columns)
                        // (source_columns * d.stride_h + phases * d.block), rows)
         d.pitch = source_columns * self.kernels.lanes
-        d.slot = d.vectors * d.pitch
-        self.set_scratch(rows, columns, slots * d.slot, d.band * d.block * phases * self.kernels.lanes)
+        self.set_scratch(rows, columns, slots * d.pitch, d.band * d.block * phases * self.kernels.lanes)
+        return 0
+
+    cdef int set_pixels_regions(self, list vertical, list horizontal) except -1:
+        """The same of NHWC: of all channels in place or, where pixels are far apart, of a few that are copied."""
+        cdef Depthwise *d = &self.d
+        cdef Py_ssize_t all = d.groups, phases = d.phases_h * d.phases_w, pixel, fit, columns_seen
+        rows, columns = (max(outputs for _, _, outputs in axis) for axis in (vertical, horizontal))
+        d.groups = (all * self.kernels.lanes * self.itemsize + RUN_BYTES - 1) // RUN_BYTES
+        d.vectors = (all + d.groups - 1) // d.groups
+        d.pitch = d.vectors * self.kernels.lanes
+        d.far = d.y_channels * self.itemsize >= FAR_BYTES and d.y_channels % self.kernels.lanes == 0
+        pixel = (d.pitch if d.far else d.y_channels) * self.itemsize
+        fit = ROWS_BYTES // (pixel * ((TILE_ROWS - 1) * d.stride_h + d.reach_h))
+        d.block = tiles((fit - d.reach_w) // d.stride_w + 1, columns)
+        fit = CHUNK_BYTES // (d.block * (d.stride_h * d.stride_w + phases) * pixel)
+        d.band = min(rows, max(1, fit // TILE_ROWS) * TILE_ROWS)
+        columns_seen = (d.block - 1) * d.stride_w + d.reach_w
+        self.set_scratch(rows, columns, ((d.band - 1) * d.stride_h + d.reach_h) * columns_seen * d.pitch,
+                         d.band * d.block * d.pitch)
+        if not d.far or self.scratch_bytes > MOST_SCRATCH:
+            d.far, self.scratch_bytes = False, 0
         return 0
 
     cdef int set_scratch(self, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t source, Py_ssize_t out) except -1:
@@ -183,12 +207,10 @@ cdef class Problem:
         self.scratch_bytes = (d.source_size + d.out_size) * self.itemsize + up(d.reach_h * sizeof(Py_ssize_t), LINE)
         return 0
 
-    cdef int set_taps(self, Py_ssize_t F, list vertical, list horizontal) except -1:
+    cdef int set_taps(self, list vertical, list horizontal) except -1:
         cdef Py_ssize_t[::1] column
         cdef Taps *t
-        cdef Py_ssize_t i = 0, weights = 0
-        if self.d.by_channels:
-            F = up(self.d.y_channels, self.kernels.lanes) * self.d.channels
+        cdef Py_ssize_t i = 0
         places = [None] * len(horizontal) if self.d.by_channels else self.strips.columns
         self.phases = []
         self.taps = Memory(len(vertical) * len(horizontal) * sizeof(Taps))
@@ -196,7 +218,7 @@ cdef class Problem:
         for tap_h, cells_h, rows in vertical:
             for (tap_w, cells_w, columns), place in zip(horizontal, places):
                 t = <Taps *>self.taps.data + i
-                t.rows, t.columns, t.weights = rows, columns, weights
+                t.rows, t.columns, t.before = rows, columns, self.d.all_taps
                 t.KH, t.KW = len(cells_h), len(cells_w)
                 if t.KH == 0 or t.KW == 0:
                     t.KH = t.KW = 0
@@ -207,32 +229,43 @@ cdef class Problem:
                     column = place
                     t.column = &column[0]
                 self.phases.append((tap_h, tap_w))
-                weights += F * t.KH * t.KW
+                self.d.all_taps += t.KH * t.KW
                 i += 1
         return 0
 
     cdef object weights(self, w):
-        """Weights of all phases one after the other."""
+        """(F, taps of all phases), or by channels (vectors, those that add up, taps, lanes)."""
         back = slice(None, None, -1 if self.transposed else 1)
-        parts = [self.by_group(w[:, 0, tap_h, tap_w][:, back, back]) for tap_h, tap_w in self.phases]
-        return parts[0] if len(parts) == 1 else np.concatenate([part.reshape(-1) for part in parts])
+        parts = [w[:, 0, tap_h, tap_w][:, back, back] for tap_h, tap_w in self.phases]
+        parts = [part.reshape(len(w), part.shape[1] * part.shape[2]) for part in parts]
+        w = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        if self.d.by_channels:
+            w = self.to_lanes(w)
+            vectors = w.shape[0] // (self.d.channels * self.kernels.lanes)
+            w = w.reshape(vectors, self.kernels.lanes, self.d.channels, w.shape[1]).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(w)
 
-    cdef object by_group(self, w):
-        """(F, KH, KW), or by channels (vectors, those that add up, KH, KW, lanes)."""
-        if not self.d.by_channels:
-            return np.ascontiguousarray(w)
-        w = self.filled(w)
-        vectors = w.shape[0] // (self.d.channels * self.kernels.lanes)
-        w = w.reshape(vectors, self.kernels.lanes, self.d.channels, w.shape[1], w.shape[2])
-        return np.ascontiguousarray(w.transpose(0, 2, 3, 4, 1))
+    cdef Py_ssize_t missing(self):
+        """By channels: how many the last vector has less than lanes."""
+        return up(self.d.y_channels, self.kernels.lanes) - self.d.y_channels if self.d.by_channels else 0
 
-    cdef object filled(self, array):
-        """By channels, with zeros where there are fewer channels of y than lanes."""
-        missing = up(self.d.y_channels, self.kernels.lanes) - self.d.y_channels
-        if not self.d.by_channels or not missing:
+    cdef object to_lanes(self, array):
+        """By channels: from each channel of y to each lane; missing ones are zero, or in place a channel again."""
+        cdef Py_ssize_t missing = self.missing()
+        if not missing:
             return array
+        if self.d.in_place:
+            last = self.d.y_channels - self.kernels.lanes
+            return np.concatenate((array[:last + missing], array[last:]))
         missing = missing * array.shape[0] // self.d.y_channels
         return np.concatenate((array, np.zeros((missing, *array.shape[1:]), array.dtype)))
+
+    cdef object from_lanes(self, array):
+        """Back again."""
+        cdef Py_ssize_t missing = self.missing(), again = self.d.y_channels // self.kernels.lanes * self.kernels.lanes
+        if self.d.in_place and missing:
+            array = np.delete(array, slice(again, again + missing), axis=0)
+        return array[:self.d.y_channels]
 
     cdef Depthwise on(self, View x, View y):
         """The convolution of these arrays."""
@@ -244,7 +277,6 @@ cdef class Problem:
         d.x = Places(x.shape[2], x.shape[3], x.step[0], x.step[1], x.step[2], x.step[3])
         d.y = Places(y.shape[2], y.shape[3], y.step[0], y.step[1], y.step[2], y.step[3])
         d.images = x.shape[0]
-        d.adjacent = self.can_be_adjacent and d.x.channel == 1 and d.y.channel == 1
         return d
 
 
@@ -259,13 +291,22 @@ def _line(cells, otherwise):
 
 
 @lru_cache(MOST_PROBLEMS)
-def _problem(conv, transposed, lanes):
-    return Problem(conv, transposed)
+def _problem(conv, transposed, in_place, lanes):
+    return Problem(conv, transposed, in_place)
 
 
-cdef Problem problem_of(conv, bint transposed):
+cdef Problem problem_of(conv, bint transposed, bint in_place):
     """What is known of a problem, whatever the number of images, for the instruction set in use."""
-    return _problem(conv._replace(N=0), transposed, kernels_for(conv.dtype).lanes)
+    return _problem(conv._replace(N=0), transposed, in_place, kernels_for(conv.dtype).lanes)
+
+
+cdef bint can_be_in_place(conv) except -1:
+    """Whether vectors are filled by channels of x that are also those of y."""
+    return conv.layout == "NHWC" and conv.F == conv.C >= kernels_for(conv.dtype).lanes
+
+
+cdef bint is_in_place(conv, View x, View y) except -1:
+    return can_be_in_place(conv) and x.step[1] == 1 == y.step[1]
 
 
 def why_not(conv):
@@ -297,7 +338,8 @@ def why_slower_forward(conv):
 
 
 def _scratch_bytes(conv):
-    return max(problem_of(conv, False).scratch_bytes, problem_of(conv, True).scratch_bytes)
+    return max((<Problem>problem_of(conv, transposed, in_place)).scratch_bytes
+               for transposed in (False, True) for in_place in {False, can_be_in_place(conv)})
 
 
 # ------------------------------------------------------------------------------------ forward and input gradient
@@ -321,16 +363,18 @@ cdef void depthwise_chunk(void *context, Py_ssize_t i, int thread) noexcept nogi
 
 cdef bint compute(conv, bint transposed, x_nchw, w, b, bint relu, y_nchw) except -1:
     """Compute y = relu(b + x * w), or dx from dy; False if a weight that is not finite would meet the padding."""
-    cdef Problem problem = problem_of(conv, transposed)
-    ordered = problem.weights(w)
-    cdef View x = View(x_nchw), y = View(y_nchw), bias = View(np.ascontiguousarray(problem.filled(b)))
-    cdef View weights = View(ordered)
+    cdef View x = View(x_nchw), y = View(y_nchw)
+    cdef Problem problem = problem_of(conv, transposed, is_in_place(conv, x, y))
     cdef Depthwise d = problem.on(x, y)
+    ordered = problem.weights(w)
+    cdef View weights = View(ordered), bias = View(np.ascontiguousarray(problem.to_lanes(b)))
     cdef Py_ssize_t share, chunks
     cdef int workers = thread_count()
     cdef Memory scratch = Memory(workers * problem.scratch_bytes)
     cdef Job job
-    if not problem.kernels.is_finite(weights.data, ordered.size):
+    if d.in_place and not d.far:  # all channels of a pixel, one cache line after the other
+        d.groups, d.vectors = 1, d.groups * d.vectors
+    if not d.in_place and not problem.kernels.is_finite(weights.data, ordered.size):
         return False
     d.weights, d.bias, d.relu = weights.data, bias.data, relu
     job.kernels, job.d, job.scratch, job.scratch_bytes = problem.kernels, &d, scratch.data, problem.scratch_bytes
@@ -393,17 +437,26 @@ cdef Sums sums_of(conv, Problem problem, Py_ssize_t images):
     return job
 
 
+def _channels_together(array):
+    """A copy where channels do not lie side by side: sums have one order, whatever the strides."""
+    if array.strides[1] == array.itemsize:
+        return array
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+
+
 def filter_sums(conv, x, dy, bint with_taps):
     """Sums of dy * x for each tap, and of dy alone, which do not depend on the taps: (F, KH * KW + 1) or (F, 1)."""
-    cdef Problem problem = problem_of(conv, False)
-    cdef Sums job = sums_of(conv, problem, dy.shape[0])
+    cdef Problem problem = problem_of(conv, False, can_be_in_place(conv))
+    if problem.d.in_place:
+        x, dy = _channels_together(x), _channels_together(dy)
     cdef View x_view = View(x), dy_view = View(dy)
+    cdef Sums job = sums_of(conv, problem, dy.shape[0])
     cdef Depthwise d = problem.on(x_view, dy_view)
     cdef Taps taps = problem.d.taps[0]
     cdef int workers = thread_count()
     cdef Memory scratch = Memory(workers * job.scratch_bytes), sums = Memory(job.slices * job.groups * job.sums_bytes)
     if not with_taps:
-        taps.KH = taps.KW = 0
+        taps.KH = taps.KW = d.all_taps = 0
     d.taps = &taps
     job.d, job.scratch, job.sums = &d, scratch.data, sums.data
     count, lanes = taps.KH * taps.KW + 1, job.kernels.lanes
@@ -420,7 +473,7 @@ def filter_sums(conv, x, dy, bint with_taps):
             parts = parts[:, :problem.d.filters * count * lanes].reshape(-1, count, lanes).sum(axis=2)
         totals.append(parts.reshape(-1, count))
         job.first_group += job.groups
-    return np.concatenate(totals)[:conv.F]
+    return problem.from_lanes(np.concatenate(totals))
 
 
 def gradients(conv, x, w, dy, dx, dw, db):
@@ -442,7 +495,7 @@ def gradients(conv, x, w, dy, dx, dw, db):
 
 def workspace_bytes(conv):
     """Bytes that the largest of the three passes takes beyond its inputs and results."""
-    cdef Sums job = sums_of(conv, problem_of(conv, False), conv.N)
+    cdef Sums job = sums_of(conv, problem_of(conv, False, can_be_in_place(conv)), conv.N)
     weights = conv.F * conv.window.h.kernel * conv.window.w.kernel
     totals = (weights + conv.F) * 8
     reduced = job.slices * job.groups * job.sums_bytes

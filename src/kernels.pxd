@@ -63,7 +63,7 @@ cdef extern from "simd/kernels.h" nogil:
         Py_ssize_t rows, columns, image, channel, row, cell
 
     ctypedef struct Taps:
-        Py_ssize_t KH, KW, top, left, dilation_h, dilation_w, rows, columns, weights
+        Py_ssize_t KH, KW, top, left, dilation_h, dilation_w, rows, columns, before
         const Py_ssize_t *column
 
     ctypedef struct Depthwise:
@@ -73,12 +73,12 @@ cdef extern from "simd/kernels.h" nogil:
         Places x, y
         const void *weights
         const void *bias
-        bint relu, by_channels, adjacent
+        bint relu, in_place, by_channels, far
         Py_ssize_t images, groups, vectors, channels, filters, y_channels
-        Py_ssize_t stride_h, stride_w, phases_h, phases_w
+        Py_ssize_t stride_h, stride_w, phases_h, phases_w, all_taps
         const Taps *taps
         Py_ssize_t band, block, blocks
-        Py_ssize_t top, left, reach_h, reach_w, pitch, slots, slot
+        Py_ssize_t top, left, reach_h, reach_w, pitch, slots
         Py_ssize_t strips, width
         const Py_ssize_t *to
         const Py_ssize_t *source

@@ -3,8 +3,8 @@
 
    The cells that some outputs see are copied between zeros into a scratch, which stays in the caches, and computed from
    there. Lanes of vectors are neighbours in a row of one plane; or, `by_channels`, the same cell of LANES channels, for
-   NHWC and for images too small to fill vectors with a row. Two ways to copy, one to compute. Any kernel, stride and
-   dilation; the usual kernels are compiled with their sizes. */
+   images too small to fill vectors with a row. Two ways to copy, one to compute; NHWC has its own (pixels.h). Any
+   kernel, stride and dilation; the usual kernels are compiled with their sizes. */
 
 #define ROWS 7 /* outputs in registers, along the axis that is not the lanes': images often have a multiple of 7 */
 #define SUM_ROWS 4 /* outputs of the weight gradient, whose sums are in registers, too */
@@ -35,6 +35,8 @@ ALWAYS NAME(Region) NAME(region)(const Depthwise *d, ptrdiff_t i)
     r.columns = NAME(least)(r.columns, d->taps->columns - r.column);
     return r;
 }
+
+#include "pixels.h"
 
 /* ---------------------------------------------------------------------------------------- copies, lanes in a row */
 
@@ -128,20 +130,6 @@ ALWAYS void NAME(move_cells)(const int back, const NAME(Channels) *c, T *image, 
                     T *other = here + j * LANES + i;
                     *(back ? one : other) = *(back ? other : one);
                 }
-    }
-}
-
-/* Some cells of a row, of `vectors` vectors, the last of which may have fewer than LANES lanes; vectors begin `step`
-   numbers apart where they go. */
-ALWAYS void NAME(copy_pixels)(const T *from, ptrdiff_t cell, ptrdiff_t count, ptrdiff_t vectors, ptrdiff_t last_lanes,
-                              T *to, ptrdiff_t step)
-{
-    ptrdiff_t whole = last_lanes == LANES ? vectors : vectors - 1;
-    for (ptrdiff_t j = 0; j < count; j++, from += cell, to += LANES) {
-        for (ptrdiff_t v = 0; v < whole; v++)
-            NAME(store)(to + v * step, NAME(load)(from + v * LANES));
-        if (whole < vectors)
-            NAME(copy)(to + whole * step, from + whole * LANES, last_lanes);
     }
 }
 
@@ -340,7 +328,7 @@ static void NAME(planes_region)(const Depthwise *d, ptrdiff_t n, ptrdiff_t g, pt
         const T *bias = k ? NULL : (const T *)d->bias + g * d->filters + o;
         for (ptrdiff_t phase = 0; phase < phases; phase++) {
             const Taps *t = first + phase;
-            const T *w = (const T *)d->weights + t->weights + (g * d->channels * d->filters + k + o) * t->KH * t->KW;
+            const T *w = (const T *)d->weights + (g * d->channels * d->filters + k + o) * d->all_taps + t->before;
             const T *x = scratch + (t->top - d->top) * d->pitch;
             ptrdiff_t rows = NAME(least)(r.rows, t->rows - r.row), step = direct ? d->y.row : d->out_width;
             T *to = direct ? y + r.row * d->y.row : out + phase * d->band * d->out_width;
@@ -373,49 +361,36 @@ static void NAME(planes_sums)(const Depthwise *d, ptrdiff_t n, ptrdiff_t g, NAME
 
 /* --------------------------------------------------------------------------------------------- lanes of channels */
 
-/* Vectors first .. first + vectors - 1 of an image while a region of their outputs is computed. */
+/* A vector of an image while a region of its outputs is computed. */
 typedef struct {
     T *ring;          /* rows of x, row h in slot h % slots, and one more slot that stays zero */
     ptrdiff_t *place; /* of the rows that an output sees, from the ring on */
-    T *room;          /* for outputs whose channels do not lie side by side */
+    T *room;          /* for outputs */
     NAME(Channels) x; /* columns left .. right - 1 of the image are seen; `skipped` of the ring are before them */
     T *image;
-    ptrdiff_t first, vectors, left, right, skipped, copied; /* rows up to this one */
+    ptrdiff_t left, right, skipped, copied; /* rows up to this one */
 } NAME(Work);
 
-/* The k-th channels that add up. */
-ALWAYS void NAME(begin)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t first, ptrdiff_t vectors,
-                        ptrdiff_t k, NAME(Region) r)
+/* The k-th channels that add up to vector v. */
+ALWAYS void NAME(begin)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t v, ptrdiff_t k, NAME(Region) r)
 {
-    NAME(Channels) x = {d->x, first * LANES * d->channels + k, d->channels, d->filters, NAME(lanes_of)(d, first)};
+    NAME(Channels) x = {d->x, v * LANES * d->channels + k, d->channels, d->filters, NAME(lanes_of)(d, v)};
     ptrdiff_t left = r.column * d->stride_w + d->left, right = left + (r.columns - 1) * d->stride_w + d->reach_w;
-    work->x = x, work->image = (T *)d->x_data + n * d->x.image, work->first = first, work->vectors = vectors;
+    work->x = x, work->image = (T *)d->x_data + n * d->x.image;
     work->left = NAME(most)(left, 0), work->right = NAME(least)(right, d->x.columns);
     work->skipped = work->left - left, work->copied = 0;
 }
 
-/* What will be read or written next, while something is computed. */
-ALWAYS void NAME(prefetch)(const T *numbers, ptrdiff_t step, ptrdiff_t count)
-{
-    for (ptrdiff_t j = 0; j < count; j++)
-        PREFETCH(numbers + j * step);
-}
-
-/* The rows that outputs of row i see, copied into the ring. */
+/* The rows that outputs of row i see, copied into the ring; the same row of the channels after them is read next. */
 ALWAYS void NAME(advance)(const Depthwise *d, NAME(Work) *work, ptrdiff_t i)
 {
-    ptrdiff_t top = i * d->stride_h + d->top, columns = work->right - work->left;
-    ptrdiff_t last_lanes = NAME(lanes_of)(d, work->first + work->vectors - 1);
+    ptrdiff_t top = i * d->stride_h + d->top;
     for (ptrdiff_t h = NAME(most)(work->copied, top); h < NAME(least)(d->x.rows, top + d->reach_h); h++) {
-        T *to = work->ring + (h & (d->slots - 1)) * d->slot + work->skipped * LANES;
-        if (d->adjacent)
-            NAME(copy_pixels)(work->image + h * d->x.row + work->left * d->x.cell + work->x.first, d->x.cell, columns,
-                              work->vectors, last_lanes, to, d->pitch);
-        else { /* and the same row of the channels after them is read next */
-            NAME(prefetch)(work->image + (work->x.first + LANES * d->channels) * d->x.channel + h * d->x.row,
-                           d->x.channel, LANES);
-            NAME(move_cells)(0, &work->x, work->image, h, 1, work->left, columns, to);
-        }
+        const T *next = work->image + (work->x.first + LANES * d->channels) * d->x.channel + h * d->x.row;
+        for (ptrdiff_t lane = 0; lane < LANES; lane++)
+            PREFETCH(next + lane * d->x.channel);
+        NAME(move_cells)(0, &work->x, work->image, h, 1, work->left, work->right - work->left,
+                         work->ring + (h & (d->slots - 1)) * d->pitch + work->skipped * LANES);
         work->copied = h + 1;
     }
 }
@@ -424,84 +399,48 @@ ALWAYS void NAME(find_rows)(const Depthwise *d, const Taps *t, NAME(Work) *work,
 {
     for (ptrdiff_t kh = 0; kh < t->KH; kh++) {
         ptrdiff_t h = i * d->stride_h + t->top + kh * t->dilation_h;
-        work->place[kh] = (h < 0 || h >= d->x.rows ? d->slots : h & (d->slots - 1)) * d->slot;
+        work->place[kh] = (h < 0 || h >= d->x.rows ? d->slots : h & (d->slots - 1)) * d->pitch;
     }
 }
 
-/* Row i of the outputs of one phase:
-
-     for v in vectors
-       for tile of outputs in the row                           registers                                            */
-ALWAYS void NAME(phase_row)(const Depthwise *d, const NAME(Work) *work, ptrdiff_t k, NAME(Region) r, ptrdiff_t phase,
-                            T *y, ptrdiff_t y_row, ptrdiff_t y_cell, int next)
+static void NAME(channels_region)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t v, ptrdiff_t k,
+                                  NAME(Region) r)
 {
-    const Taps *t = d->taps + phase;
-    ptrdiff_t taps = t->KH * t->KW * LANES, last = k == d->channels - 1, step = d->phases_w * y_cell;
-    ptrdiff_t columns = NAME(least)(r.columns, t->columns - r.column);
-    for (ptrdiff_t v = 0; v < work->vectors; v++) {
-        ptrdiff_t lanes = NAME(lanes_of)(d, work->first + v);
-        int whole = lanes == LANES || !d->adjacent;
-        const T *bias = k ? NULL : (const T *)d->bias + (work->first + v) * LANES;
-        T *to = whole ? y + v * LANES : work->room;
-        if (next && phase == 0 && d->adjacent)
-            NAME(prefetch)(work->image + work->copied * d->x.row + work->left * d->x.cell + work->x.first + v * LANES,
-                           d->x.cell, work->right - work->left);
-        if (next && d->adjacent)
-            NAME(prefetch)(y + v * LANES + d->phases_h * y_row, step, columns);
-        NAME(compute)(1, d, t, work->ring + v * d->pitch + (t->left - d->left) * LANES, work->place,
-                      (const T *)d->weights + t->weights + ((work->first + v) * d->channels + k) * taps, bias,
-                      d->relu && last, to, whole ? step : LANES, columns, LANES, NULL);
-        for (ptrdiff_t j = 0; !whole && j < columns; j++)
-            NAME(copy)(y + v * LANES + j * step, to + j * LANES, lanes);
-    }
-}
-
-static void NAME(channels_region)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t first,
-                                  ptrdiff_t vectors, ptrdiff_t k, NAME(Region) r)
-{
-    NAME(Channels) c = {d->y, first * LANES, 1, 1, NAME(lanes_of)(d, first)};
+    NAME(Channels) c = {d->y, v * LANES, 1, 1, NAME(lanes_of)(d, v)};
     ptrdiff_t row = r.row * d->phases_h, rows = NAME(least)(r.rows * d->phases_h, d->y.rows - row);
     ptrdiff_t column = r.column * d->phases_w, columns = NAME(least)(r.columns * d->phases_w, d->y.columns - column);
-    ptrdiff_t y_row = d->adjacent ? d->y.row : columns * LANES, y_cell = d->adjacent ? d->y.cell : LANES;
-    T *image = (T *)d->y_data + n * d->y.image;
-    T *y = d->adjacent ? image + row * d->y.row + column * d->y.cell + c.first : work->room;
-    NAME(begin)(d, work, n, first, vectors, k, r);
-    for (ptrdiff_t i = r.row; i < r.row + r.rows; i++, y += d->phases_h * y_row) {
+    ptrdiff_t last = k == d->channels - 1;
+    const T *bias = k ? NULL : (const T *)d->bias + v * LANES;
+    T *y = work->room;
+    NAME(begin)(d, work, n, v, k, r);
+    for (ptrdiff_t i = r.row; i < r.row + r.rows; i++, y += d->phases_h * columns * LANES) {
         NAME(advance)(d, work, i);
-        for (ptrdiff_t phase = 0; phase < d->phases_h * d->phases_w; phase++)
-            if (i < d->taps[phase].rows) {
-                NAME(find_rows)(d, d->taps + phase, work, i);
-                NAME(phase_row)(d, work, k, r, phase, y + phase / d->phases_w * y_row + phase % d->phases_w * y_cell,
-                                y_row, y_cell, i + 1 < r.row + r.rows);
-            }
+        for (ptrdiff_t phase = 0; phase < d->phases_h * d->phases_w; phase++) {
+            const Taps *t = d->taps + phase;
+            if (i >= t->rows)
+                continue;
+            NAME(find_rows)(d, t, work, i);
+            NAME(compute)(1, d, t, work->ring + (t->left - d->left) * LANES, work->place,
+                          (const T *)d->weights + ((v * d->channels + k) * d->all_taps + t->before) * LANES, bias,
+                          d->relu && last, y + (phase / d->phases_w * columns + phase % d->phases_w) * LANES,
+                          d->phases_w * LANES, NAME(least)(r.columns, t->columns - r.column), LANES, NULL);
+        }
     }
-    if (!d->adjacent && k == d->channels - 1)
-        NAME(move_cells)(1, &c, image, row, rows, column, columns, work->room);
+    if (last)
+        NAME(move_cells)(1, &c, (T *)d->y_data + n * d->y.image, row, rows, column, columns, work->room);
 }
 
-static void NAME(channels_sums)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t first, ptrdiff_t vectors,
-                                NAME(Region) r, T *sums)
+static void NAME(channels_sums)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t v, NAME(Region) r, T *sums)
 {
-    NAME(Channels) c = {d->y, first * LANES, 1, 1, NAME(lanes_of)(d, first)};
-    ptrdiff_t taps = d->taps->KH * d->taps->KW;
-    ptrdiff_t dy_row = d->adjacent ? d->y.row : r.columns * LANES, dy_cell = d->adjacent ? d->y.cell : LANES;
-    T *image = (T *)d->y_data + n * d->y.image;
-    const T *dy = d->adjacent ? image + r.row * d->y.row + r.column * d->y.cell + c.first : work->room;
-    if (!d->adjacent)
-        NAME(move_cells)(0, &c, image, r.row, r.rows, r.column, r.columns, work->room);
-    NAME(begin)(d, work, n, first, vectors, 0, r);
-    for (ptrdiff_t i = r.row; i < r.row + r.rows; i++, dy += dy_row) {
-        if (taps > 0)
+    NAME(Channels) c = {d->y, v * LANES, 1, 1, NAME(lanes_of)(d, v)};
+    const T *dy = work->room;
+    NAME(move_cells)(0, &c, (T *)d->y_data + n * d->y.image, r.row, r.rows, r.column, r.columns, work->room);
+    NAME(begin)(d, work, n, v, 0, r);
+    for (ptrdiff_t i = r.row; i < r.row + r.rows; i++, dy += r.columns * LANES) {
+        if (d->taps->KH > 0)
             NAME(advance)(d, work, i);
         NAME(find_rows)(d, d->taps, work, i);
-        for (ptrdiff_t v = 0; v < vectors; v++) {
-            ptrdiff_t lanes = NAME(lanes_of)(d, first + v);
-            int whole = lanes == LANES || !d->adjacent;
-            if (!whole)
-                NAME(copy_pixels)(dy + v * LANES, dy_cell, r.columns, 1, lanes, work->room, 0);
-            NAME(compute_sums)(1, d, work->ring + v * d->pitch, work->place, whole ? dy + v * LANES : work->room,
-                               whole ? dy_cell : LANES, r.columns, LANES, sums + v * (taps + 1) * LANES);
-        }
+        NAME(compute_sums)(1, d, work->ring, work->place, dy, LANES, r.columns, LANES, sums);
     }
 }
 
@@ -515,28 +454,23 @@ ALWAYS NAME(Work) NAME(work)(const Depthwise *d, void *memory)
     return work;
 }
 
-/* Vectors of group g. */
-ALWAYS ptrdiff_t NAME(vectors)(const Depthwise *d, ptrdiff_t g)
-{
-    return NAME(least)(d->vectors, (d->y_channels + LANES - 1) / LANES - g * d->vectors);
-}
-
 static void NAME(depthwise)(const Depthwise *d, ptrdiff_t first_region, ptrdiff_t end_region, ptrdiff_t first,
                             ptrdiff_t end, void *memory)
 {
     NAME(Work) work = NAME(work)(d, memory);
     for (ptrdiff_t region = first_region; region < end_region; region++) {
         NAME(Region) r = NAME(region)(d, region);
-        memset(memory, 0, d->source_size * sizeof(T));
+        if (!d->in_place)
+            memset(memory, 0, d->source_size * sizeof(T));
         for (ptrdiff_t p = first; p < end; p++) {
-            ptrdiff_t n = p / d->groups, g = p % d->groups, all = d->by_channels ? NAME(vectors)(d, g) : 1;
-            ptrdiff_t together = d->adjacent ? all : 1;
-            for (ptrdiff_t v = 0; v < all; v += together)
-                for (ptrdiff_t k = 0; k < d->channels; k++)
-                    if (d->by_channels)
-                        NAME(channels_region)(d, &work, n, g * d->vectors + v, together, k, r);
-                    else
-                        NAME(planes_region)(d, n, g, k, r, memory, work.room);
+            ptrdiff_t n = p / d->groups, g = p % d->groups;
+            for (ptrdiff_t k = 0; k < d->channels; k++)
+                if (d->in_place)
+                    NAME(pixels_region)(d, n, g, r, memory, NULL);
+                else if (d->by_channels)
+                    NAME(channels_region)(d, &work, n, g, k, r);
+                else
+                    NAME(planes_region)(d, n, g, k, r, memory, work.room);
         }
     }
 }
@@ -548,18 +482,16 @@ static void NAME(depthwise_sums)(const Depthwise *d, ptrdiff_t first_group, ptrd
     for (ptrdiff_t unit = first; unit < end; unit++) {
         ptrdiff_t n = unit % d->images;
         NAME(Region) r = NAME(region)(d, unit / d->images);
-        if (unit == first || n == 0)
+        if (!d->in_place && (unit == first || n == 0))
             memset(memory, 0, d->source_size * sizeof(T));
         for (ptrdiff_t g = first_group; g < end_group; g++) {
             T *to = (T *)sums + (g - first_group) * sums_of_group;
-            if (!d->by_channels) {
+            if (d->in_place)
+                NAME(pixels_region)(d, n, g, r, memory, to);
+            else if (d->by_channels)
+                NAME(channels_sums)(d, &work, n, g, r, to);
+            else
                 NAME(planes_sums)(d, n, g, r, memory, work.room, to);
-                continue;
-            }
-            ptrdiff_t all = NAME(vectors)(d, g), together = d->adjacent ? all : 1;
-            for (ptrdiff_t v = 0; v < all; v += together)
-                NAME(channels_sums)(d, &work, n, g * d->vectors + v, together, r,
-                                    to + v * (d->taps->KH * d->taps->KW + 1) * LANES);
         }
     }
 }

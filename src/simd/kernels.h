@@ -118,7 +118,7 @@ typedef struct {
 typedef struct {
     ptrdiff_t KH, KW, top, left, dilation_h, dilation_w;
     ptrdiff_t rows, columns;   /* outputs */
-    ptrdiff_t weights;         /* where they begin among all: (channel, KH, KW), by channels (group, KH, KW, lane) */
+    ptrdiff_t before;          /* taps of the phases before */
     const ptrdiff_t *column;   /* planes: where in a row of the scratch output 0 sees its cell, for each kw */
 } Taps;
 
@@ -127,20 +127,22 @@ typedef struct {
     const void *x_data, *x_end; /* of planes: nothing is read from x_end on */
     void *y_data;
     Places x, y;
-    const void *weights, *bias;
+    const void *weights, *bias; /* (channel, all taps), or of vectors (vector, those that add up, all taps, lane) */
     int relu;
-    int by_channels, adjacent; /* lanes of channels; which lie side by side in x and y, those of x being those of y */
-    ptrdiff_t images, groups, vectors; /* of planes; by channels: of so many vectors of channels of y */
+    int in_place, by_channels; /* lanes are channels, which lie side by side in x and y; or any, copied; or columns */
+    int far; /* in place: the pixels of x, so that they are copied, and so are those of dy; one has `pitch` numbers */
+    ptrdiff_t images, groups, vectors; /* of planes; by channels: of a vector of channels of y; in place: of so many */
     ptrdiff_t channels, filters; /* of x that add up to one channel of y, of y that see one channel of x: one is 1 */
     ptrdiff_t y_channels;
     ptrdiff_t stride_h, stride_w;
     ptrdiff_t phases_h, phases_w;
+    ptrdiff_t all_taps;
     const Taps *taps; /* of output (i * phases_h + p, j * phases_w + q) at p * phases_w + q */
     ptrdiff_t band, block, blocks; /* rows and columns of outputs of each phase in a region; regions side by side */
     ptrdiff_t top, left; /* what output 0 sees begins there, */
     ptrdiff_t reach_h, reach_w; /* and has so many rows and columns */
-    ptrdiff_t pitch; /* of a row of the scratch; by channels, of a row of one vector, */
-    ptrdiff_t slots, slot; /* and rows, a power of two, of so many numbers for all vectors */
+    ptrdiff_t pitch; /* of a row of the scratch, */
+    ptrdiff_t slots; /* of which there are so many, a power of two, by channels */
     /* Of planes: a row is cut into strips of `width` numbers. Strip s has every stride_w-th cell, `count` of them, from
        cell `source` on and beginning at `to`; all else is zero. */
     ptrdiff_t strips, width;
@@ -251,8 +253,8 @@ typedef struct {
     void (*depthwise)(const Depthwise *d, ptrdiff_t first_region, ptrdiff_t end_region, ptrdiff_t first_group,
                       ptrdiff_t end_group, void *scratch);
     /* Weight gradient, y being dy, of some groups: add to sums[group][filter][tap][lane], of this size for a group, what
-       region * images + image, from first to end - 1, contribute, and after the taps the sum of dy. By channels:
-       sums[group][vector][tap][lane]. */
+       region * images + image, from first to end - 1, contribute, and after the taps the sum of dy. By channels or
+       in place: sums[group][vector][tap][lane]. */
     void (*depthwise_sums)(const Depthwise *d, ptrdiff_t first_group, ptrdiff_t end_group, ptrdiff_t first,
                            ptrdiff_t end, void *sums, ptrdiff_t sums_of_group, void *scratch);
     /* to[r * to_row + c * to_column] = from[r * from_row + c * from_column]. */
