@@ -20,6 +20,7 @@ not finite, since only then did some x or dy meet a zero it should not have met.
 """
 
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -46,6 +47,7 @@ cdef enum:
     FEW_COLUMNS = 16  # of outputs of a plane, of which a stride would make costly short strips
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
     SUMS_BYTES = 8388608  # of the weight gradient at a time
+    COPIED_BYTES = 16777216  # of x and dy, if their channels do not lie side by side
     FEW_CHUNKS = 16  # a weight gradient of fewer chunks is cut further, by regions and images
     CHUNK_FLOPS = 500000000  # of a chunk of it at the most: a fraction of a second, after which Ctrl-C is looked at
 
@@ -444,11 +446,16 @@ def _channels_together(array):
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
 
 
+def _sums_in_place(conv, x, dy, bint with_taps):
+    """`filter_sums` of NHWC, of so many images at a time that there is memory for copies of them."""
+    images = max(1, COPIED_BYTES // (conv.itemsize * (prod(conv.image_shape[1:]) + prod(conv.output_shape[1:]))))
+    return sum(filter_sums(conv, _channels_together(x[n:n + images]), _channels_together(dy[n:n + images]), with_taps)
+               for n in range(0, len(dy), images))
+
+
 def filter_sums(conv, x, dy, bint with_taps):
     """Sums of dy * x for each tap, and of dy alone, which do not depend on the taps: (F, KH * KW + 1) or (F, 1)."""
     cdef Problem problem = problem_of(conv, False, can_be_in_place(conv))
-    if problem.d.in_place:
-        x, dy = _channels_together(x), _channels_together(dy)
     cdef View x_view = View(x), dy_view = View(dy)
     cdef Sums job = sums_of(conv, problem, dy.shape[0])
     cdef Depthwise d = problem.on(x_view, dy_view)
@@ -482,7 +489,8 @@ def gradients(conv, x, w, dy, dx, dw, db):
         input_gradient(conv, dy, w, np.zeros(conv.C, conv.dtype), False, dx)
     if not dy.shape[0] or dw is None and db is None:
         return
-    sums = filter_sums(conv, dy if dw is None else x, dy, dw is not None)
+    sums_of_filters = _sums_in_place if can_be_in_place(conv) else filter_sums
+    sums = sums_of_filters(conv, dy if dw is None else x, dy, dw is not None)
     if db is not None:
         db += sums[:, -1]
     if dw is None:

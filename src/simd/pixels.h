@@ -9,7 +9,7 @@
 #define TILE_ROWS 2    /* with columns as long as images often have a multiple of: */
 #define TILE_COLUMNS 7 /* half of the registers of AVX-512, beside the weights of a 3x3 kernel */
 #define TILE (TILE_ROWS * TILE_COLUMNS)
-#define MOST_SUMS 26 /* of the weight gradient of a kernel of a known size, and one of dy alone */
+#define MOST_SUMS 10 /* of the weight gradient of a kernel of a known size, and one of dy alone */
 
 #define EACH(i, count) _Pragma("GCC unroll 32") for (ptrdiff_t i = 0; i < (count); i++)
 
@@ -198,8 +198,7 @@ ALWAYS void NAME(pixels_vectors)(const int KH, const int KW, const int S, const 
 /* Kernels that are compiled with their size: the usual ones, and what phases of the input gradient have of them. */
 #define SIZE(KH, KW, S) (((KH) * 8 + (KW)) * 8 + (S))
 #define SIZES(with)                                                                                                   \
-    with(1, 1, 1) with(1, 2, 1) with(2, 1, 1) with(2, 2, 1) with(2, 3, 1) with(3, 2, 1) with(3, 3, 1) with(3, 3, 2)   \
-        with(5, 5, 1) with(5, 5, 2)
+    with(1, 1, 1) with(1, 2, 1) with(2, 1, 1) with(2, 2, 1) with(2, 3, 1) with(3, 2, 1) with(3, 3, 1) with(3, 3, 2)
 
 /* The tile is a copy of its own, which what is stored in y cannot change. */
 static void NAME(pixels_tile)(const Depthwise *d, NAME(Tile) tile, ptrdiff_t phase, ptrdiff_t first, ptrdiff_t vectors,

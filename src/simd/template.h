@@ -10,6 +10,7 @@
 #define NAME(function) JOINED(function, SET, KIND)
 #if defined(PLAIN_C)
 #define ALWAYS static inline
+#define NEVER static
 #define LANES ((ptrdiff_t)1)
 #define PREFETCH(address) (void)(address)
 #define PREFETCH_TO_WRITE(address) (void)(address)
@@ -19,6 +20,7 @@
 #define PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1, 3)
 #define OPAQUE(number) __asm__("" : "+r"(number)) /* the compiler does not know what it is from here on */
 #define ALWAYS static inline __attribute__((always_inline))
+#define NEVER static __attribute__((noinline))
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(T)))
 #endif
 
@@ -153,6 +155,7 @@ static const Kernels NAMED_TABLE = {
 #undef JOINED
 #undef NAME
 #undef ALWAYS
+#undef NEVER
 #undef Vector
 #undef Mask
 #undef Wide
