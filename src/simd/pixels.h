@@ -195,26 +195,43 @@ ALWAYS void NAME(pixels_vectors)(const int KH, const int KW, const int S, const 
     }
 }
 
-/* Kernels that are compiled with their size: the usual ones, and what phases of the input gradient have of them. */
+/* Kernels that are compiled with their size: the usual one, and what phases of its input gradient have of it. */
 #define SIZE(KH, KW, S) (((KH) * 8 + (KW)) * 8 + (S))
-#define SIZES(with)                                                                                                   \
-    with(1, 1, 1) with(1, 2, 1) with(2, 1, 1) with(2, 2, 1) with(2, 3, 1) with(3, 2, 1) with(3, 3, 1) with(3, 3, 2)
+#define SIZES_OF_SUMS(with) with(3, 3, 1) with(3, 3, 2)
+#define SIZES(with) with(1, 1, 1) with(1, 2, 1) with(2, 1, 1) with(2, 2, 1) SIZES_OF_SUMS(with)
 
-/* The tile is a copy of its own, which what is stored in y cannot change. */
-static void NAME(pixels_tile)(const Depthwise *d, NAME(Tile) tile, ptrdiff_t phase, ptrdiff_t first, ptrdiff_t vectors,
-                              T *sums)
+ALWAYS int NAME(size)(const Depthwise *d, const Taps *t)
 {
-    const Taps *t = d->taps + phase;
     int small = t->dilation_h == 1 && t->dilation_w == 1 && d->stride_h == d->stride_w && t->KH < 8 && t->KW < 8 &&
                 d->stride_h < 8;
+    return small ? SIZE(t->KH, t->KW, d->stride_h) : 0;
+}
+
+/* The tile is a copy of its own, which what is stored in y cannot change. */
+static void NAME(outputs_tile)(const Depthwise *d, NAME(Tile) tile, ptrdiff_t phase, ptrdiff_t first, ptrdiff_t vectors)
+{
 #define CASE(KH, KW, S)                                                                                               \
     case SIZE(KH, KW, S):                                                                                             \
-        NAME(pixels_vectors)(KH, KW, S, d, &tile, phase, first, vectors, sums);                                       \
+        NAME(pixels_vectors)(KH, KW, S, d, &tile, phase, first, vectors, NULL);                                       \
         return;
-    switch (small ? SIZE(t->KH, t->KW, d->stride_h) : 0) {
+    switch (NAME(size)(d, d->taps + phase)) {
         SIZES(CASE)
     default:
-        NAME(pixels_vectors)(0, 0, 0, d, &tile, phase, first, vectors, sums);
+        NAME(pixels_vectors)(0, 0, 0, d, &tile, phase, first, vectors, NULL);
+    }
+#undef CASE
+}
+
+static void NAME(sums_tile)(const Depthwise *d, NAME(Tile) tile, ptrdiff_t first, ptrdiff_t vectors, T *sums)
+{
+#define CASE(KH, KW, S)                                                                                               \
+    case SIZE(KH, KW, S):                                                                                             \
+        NAME(pixels_vectors)(KH, KW, S, d, &tile, 0, first, vectors, sums);                                           \
+        return;
+    switch (NAME(size)(d, d->taps)) {
+        SIZES_OF_SUMS(CASE)
+    default:
+        NAME(pixels_vectors)(0, 0, 0, d, &tile, 0, first, vectors, sums);
     }
 #undef CASE
 }
@@ -253,8 +270,12 @@ static void NAME(pixels_region)(const Depthwise *d, ptrdiff_t n, ptrdiff_t g, NA
         for (ptrdiff_t j = r.column; j < r.column + r.columns; j += TILE_COLUMNS)
             for (ptrdiff_t phase = 0; phase < d->phases_h * d->phases_w; phase++) {
                 NAME(Tile) tile = NAME(tile_at)(d, &x, &y, r, phase, i, j);
-                if (tile.rows > 0 && tile.columns > 0)
-                    NAME(pixels_tile)(d, tile, phase, first, vectors, sums);
+                if (tile.rows <= 0 || tile.columns <= 0)
+                    continue;
+                if (sums)
+                    NAME(sums_tile)(d, tile, first, vectors, sums);
+                else
+                    NAME(outputs_tile)(d, tile, phase, first, vectors);
             }
 }
 
@@ -271,3 +292,4 @@ static void NAME(pixels_region)(const Depthwise *d, ptrdiff_t n, ptrdiff_t g, NA
 #undef EACH_PRODUCT
 #undef SIZE
 #undef SIZES
+#undef SIZES_OF_SUMS
