@@ -55,6 +55,7 @@ cdef enum:
     FAR_BYTES = 1048576  # of y, more than the second cache holds
     TABLE_BYTES = 16  # of offsets for each number of K
     MOST_ORDERS = 8  # layouts of weights that a plan remembers
+    MANY_FILTERS = 256  # to which a panel is worth its copy: so many rows of tiles share the cost (measured)
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows, and multiply their columns too seldom
     MOST_IN_ROWS = 1536  # outputs of a run that is computed in rows, so that most vectors share a tile with others
     OVERLAP_SHARE = 16  # of the vectors of rows, at the most one in so many is computed twice rather than copied
@@ -198,31 +199,44 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
     cdef Py_ssize_t channels = min(job.c_block, job.C - c0), t1 = min(t0 + job.t_block, job.g.taps), q
     cdef Py_ssize_t depth = channels * (t1 - t0), item = job.itemsize, NR = kernels.NR
     cdef char *columns = scratch + job.padded_bytes
+    cdef const char *cells
+    cdef const char *after = NULL  # what is read after this block
+    cdef Py_ssize_t row
     cdef Left a = Left(weights, job.K * kernels.MR, 1, kernels.MR, NULL, NULL)
-    cdef Right b = Right(NULL, NR, NR, NULL, NULL)
+    cdef Right b = Right(columns, NR, NR, NULL, NULL)
     if job.x_in_place and run.count % kernels.lanes == 0 and is_in_one_image(&job.cut, run):
-        b.data = x + (run.image * job.g.image + run.row * job.g.row + run.column) * item
-        b.row = job.g.channel
-        b.next = <const char *>b.data + (channels * job.g.channel if c0 + channels < job.C
-                                         else run.count - c0 * job.g.channel) * item
-        kernels.multiply(filters, run.count, depth, &a, &b, &to)
-        return
-    kernels.pad_planes(&job.g, run, x, channels, scratch, job.channel_step)
+        cells, row = x + (run.image * job.g.image + run.row * job.g.row + run.column) * item, job.g.channel
+        after = cells + (channels * row if c0 + channels < job.C else run.count - c0 * row) * item
+    else:
+        kernels.pad_planes(&job.g, run, x, channels, scratch, job.channel_step)
+        cells, row = scratch + (run.column - run.first) * item, job.channel_step
     if job.in_rows:
         rows_block(job, run, weights, channels, t0, t1, filters, scratch, to)
         return
-    if job.g.taps == 1:
-        b.data, b.row = scratch + (run.column - run.first) * item, job.channel_step
+    if job.g.taps == 1 and not is_copied(job, cells, row):
+        b = Right(cells, NR, row, after, NULL)
         kernels.multiply(filters, run.count, depth, &a, &b, &to)
         return
-    b.data = columns
     q = 0
     while q < run.count:
-        kernels.columns(&job.g, run, q, min(NR, run.count - q), scratch, job.channel_step, channels, t0, t1, columns,
-                        NR)
+        if job.g.taps == 1:
+            kernels.copy_matrix(depth, min(NR, run.count - q), cells + q * item, row, 1, columns, NR, 1)
+        else:
+            kernels.columns(&job.g, run, q, min(NR, run.count - q), scratch, job.channel_step, channels, t0, t1,
+                            columns, NR)
         kernels.multiply(filters, min(NR, run.count - q), depth, &a, &b, &to)
         to.data = <char *>to.data + NR * item
         q += NR
+
+
+cdef bint is_copied(const Product *job, const char *cells, Py_ssize_t row) noexcept nogil:
+    """Whether panels of one tap are copied: their vectors would straddle cache lines, and are loaded many times.
+
+    A row of a wide tile has more products for each vector that it loads, so that it does not wait for them.
+    """
+    cdef Py_ssize_t vector = job.kernels.lanes * job.itemsize
+    return (job.O >= MANY_FILTERS and job.kernels.NR * job.itemsize <= LINE
+            and (<Py_ssize_t>cells % vector != 0 or row * job.itemsize % vector != 0))
 
 
 cdef void rows_block(const Product *job, const Run *run, const char *weights, Py_ssize_t channels, Py_ssize_t t0,
