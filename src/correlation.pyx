@@ -17,8 +17,9 @@ rows of planes, or channels side by side. The sums of a 1x1 in one slice are dw 
 share cache lines, so a slice of theirs is taken in rounds.
 
     for slice of the outputs, block of M and N            in parallel; each slice has sums of its own, added in order
-      for run of the slice                                A and B of a run, and sums of a 1x1, fit the second cache
-        for tap                                           the product, added to the sums
+      for run of the slice                                A of a run, and sums of a 1x1, fit the second cache
+        for panel of N                                    B of a run, copied into the first cache or in place
+          for tap                                         the product, added to the sums
 
 Sums depend on the problem only. Where padding meets a dy that is not finite there would be NaN: see tiled.pyx.
 """
@@ -35,7 +36,7 @@ from cnnfast._windows import forward_taps
 
 cdef enum:
     FEW_CHANNELS = 8  # fewer than this leave most of a vector empty
-    N_BLOCK = 96  # of a chunk: two panels of the widest tile; its cells, for a run, fit the second cache
+    N_BLOCK = 96  # of a chunk: two panels of the widest tile
     N_BLOCK_1X1 = 192  # twice as many where a number of A is used for one tap only
     SMALL_PLANE = 64  # outputs; an image of fewer is not worth a product of its own, and A is copied
     M_BLOCK = 256  # rows of C of a chunk, whose numbers of A stay in the second cache from tap to tap
@@ -45,6 +46,9 @@ cdef enum:
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     SHARED_BYTES = 786432  # of pixels that groups take their few channels from: in the second cache from group to group
     SLACK = 128  # bytes that may be read or written past copies
+    CACHE_LINE = 64  # bytes
+    MANY_ROWS = 128  # of C, to whose tiles a panel is worth a copy (measured)
+    SAME_SET = 4096  # bytes: what lies so far apart shares a set of the first cache
     LINE = 1024  # numbers of a line of cells that rows are copied from: a few of them stay in the first cache
     MOST_ROWS = 512  # of C by columns of several taps, which take memory in each thread: 1.6 MiB in float64
 
@@ -106,23 +110,32 @@ cdef void correlation_chunk(void *context, Py_ssize_t i, int thread) noexcept no
 
 cdef void pixels_run(const Correlation *job, const Run *run, const char *x, const char *dy, Py_ssize_t channels,
                      Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
-    """Each tap is a product of its own, over the same A and other rows of the same cells.
+    """A product for each panel and tap."""
+    cdef Py_ssize_t item = job.itemsize, c = 0, width
+    cdef Left a = rows_of(job, &job.dy_sight, run, dy, filters, job.dy_in_place, job.dy_side_by_side, scratch)
+    while c < channels:
+        width = min(job.kernels.NR, channels - c)
+        taps_of_panel(job, run, x + c * job.x_sight.channel * item, &a, width, filters, scratch, to)
+        to.data = <char *>to.data + width * item
+        c += width
+
+
+cdef void taps_of_panel(const Correlation *job, const Run *run, const char *x, const Left *a, Py_ssize_t channels,
+                        Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
+    """Each tap has places of its own in the pixels.
 
     In a run of one image, k is left out where the tap sees a row of padding.
     """
     cdef Py_ssize_t item = job.itemsize, t, k0 = 0, k1 = run.count, q = run.row * job.cut.columns + run.column
     cdef bint in_one_image = is_in_one_image(&job.cut, run)
-    cdef Left part
+    cdef Left part = a[0]
     cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.planes_bytes)
     cdef char *cells = scratch + job.planes_bytes + job.columns_bytes
-    cdef Left a = rows_of(job, &job.dy_sight, run, dy, filters, job.dy_in_place, job.dy_side_by_side, scratch)
-    cdef Right b = Right(x + first_of(&job.cut, run) * job.x_sight.cell * item, job.kernels.NR, job.x_sight.cell, NULL,
-                         NULL)
-    if not job.x_side_by_side or channels % job.kernels.lanes:
+    cdef Right b = Right(x + first_of(&job.cut, run) * job.x_sight.cell * item, 0, job.x_sight.cell, NULL, NULL)
+    if not job.x_side_by_side or not is_panel_in_place(job, filters, channels, job.x_sight.cell):
         job.kernels.pad_pixels(&job.x_sight, run, x, channels, cells)
         set_places(&job.x_sight, run, channels, place)
-        b = Right(cells, job.kernels.NR, 0, NULL, place)
-    part = a
+        b = Right(cells, 0, 0, NULL, place)
     for t in range(job.taps):
         if b.place != NULL:
             b.data = cells + job.x_sight.offset[t] * channels * item
@@ -134,10 +147,21 @@ cdef void pixels_run(const Correlation *job, const Run *run, const char *x, cons
         to.data = <char *>to.data + job.M * job.N * item
 
 
+cdef bint is_panel_in_place(const Correlation *job, Py_ssize_t rows, Py_ssize_t columns,
+                            Py_ssize_t step) noexcept nogil:
+    """Whether a panel whose numbers of k are neighbours in memory, a step from those of the next k, stays there.
+
+    Its vectors straddle cache lines, and are loaded for each tile: for few tiles, or wide ones, they are not copied,
+    if they do not push each other out of the first cache.
+    """
+    return (columns % job.kernels.lanes == 0 and step * job.itemsize % SAME_SET != 0
+            and (rows < MANY_ROWS or job.kernels.NR * job.itemsize > CACHE_LINE))
+
+
 cdef void columns_run(const Correlation *job, const Run *run, const char *x, const char *dy, Py_ssize_t rows,
                       Py_ssize_t filters, char *scratch, Target to) noexcept nogil:
-    """One product; its rows are channels, or all channels and taps."""
-    cdef Py_ssize_t item = job.itemsize
+    """A product for each panel; its rows are channels, or all channels and taps."""
+    cdef Py_ssize_t item = job.itemsize, f = 0, width
     cdef char *columns = scratch + job.planes_bytes
     cdef char *cells = columns + job.columns_bytes
     cdef Left a
@@ -149,13 +173,16 @@ cdef void columns_run(const Correlation *job, const Run *run, const char *x, con
         job.kernels.columns(&job.x_sight, run, 0, run.count, scratch, job.planes_step, job.C, 0, job.x_sight.taps,
                             columns, job.columns_row)
         a = Left(columns, job.columns_row * job.kernels.MR, job.columns_row, 1, NULL, NULL)
-    if job.dy_side_by_side and filters % job.kernels.lanes == 0:
-        b = Right(dy + first_of(&job.cut, run) * job.dy_sight.cell * item, job.kernels.NR, job.dy_sight.cell, NULL,
-                  NULL)
-    else:
-        job.kernels.pad_pixels(&job.dy_sight, run, dy, filters, cells)
-        b = Right(cells + (run.column - run.first) * filters * item, job.kernels.NR, filters, NULL, NULL)
-    job.kernels.multiply(rows, filters, run.count, &a, &b, &to)
+    while f < filters:
+        width = min(job.kernels.NR, filters - f)
+        if job.dy_side_by_side and is_panel_in_place(job, rows, width, job.dy_sight.cell):
+            b = Right(dy + (first_of(&job.cut, run) * job.dy_sight.cell + f) * item, 0, job.dy_sight.cell, NULL, NULL)
+        else:
+            job.kernels.pad_pixels(&job.dy_sight, run, dy + f * job.dy_sight.channel * item, width, cells)
+            b = Right(cells + (run.column - run.first) * width * item, 0, width, NULL, NULL)
+        job.kernels.multiply(rows, width, run.count, &a, &b, &to)
+        to.data = <char *>to.data + width * item
+        f += width
 
 
 cdef void rows_run(const Correlation *job, const Run *run, const char *x, const char *dy, Py_ssize_t filters,
@@ -283,7 +310,7 @@ cdef class _Plan:
             job.columns_bytes = up(job.cut.outputs * job.N * item + SLACK, 64)
             job.cells_bytes = job.unfolding.KH * job.unfolding.line * item
         else:
-            job.cells_bytes = up(b.phases * b.plane * job.n_block * item + SLACK, 64)
+            job.cells_bytes = up(b.phases * b.plane * min(job.n_block, job.kernels.NR) * item + SLACK, 64)
         job.scratch_bytes = job.planes_bytes + job.columns_bytes + job.cells_bytes
 
 
