@@ -424,6 +424,3 @@ static void NAME(norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_
 
 #undef SUM
 #undef SCALE
-#undef Stream
-#undef STREAM_LANES
-#undef STREAM_BYTES

@@ -178,7 +178,7 @@ ALWAYS void NAME(sums_of_pixels)(const T **pixel, const ptrdiff_t count, ptrdiff
     }
 }
 
-/* A few numbers are added up in T, and then in double. The order of a sum depends on the numbers of outputs only, not on
+/* A few numbers are added up in T, then in double. The order of a sum depends on the numbers of outputs only, not on
    where they are.
 
      planes    for image, for c in channels
