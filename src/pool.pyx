@@ -7,8 +7,9 @@ or neighbouring channels where x has them side by side. A window as large as the
 
 For the backward pass of a maximum, forward leaves its place in the window, a byte an output (or, in windows of more than
 256 cells, 8 bytes: its place in the plane), so that the gradient needs to read dy and these bytes, and not x again: it
-is scattered to dx. Windows of 2 x 2 cells side by side leave nothing: their maxima are found again in x, in one pass
-that writes each cell of dx once. The gradient of an average is gathered, each cell of dx being written once.
+is scattered to dx, or where channels lie side by side and windows are small, gathered by the cells of dx. Windows of
+2 x 2 cells side by side leave nothing: their maxima are found again in x, in one pass that writes each cell of dx once.
+The gradient of an average is gathered, each cell of dx being written once.
 
     for chunk of regions (or of planes)                                   in parallel; depends on the problem only
       for region                                                          copied: the first or second cache
