@@ -7,8 +7,9 @@ or neighbouring channels where x has them side by side. A window as large as the
 
 For the backward pass of a maximum, forward leaves its place in the window, a byte an output (or, in windows of more than
 256 cells, 8 bytes: its place in the plane), so that the gradient needs to read dy and these bytes, and not x again: it
-is scattered to dx. Windows of 2 x 2 cells side by side leave nothing: their maxima are found again in x, in one pass
-that writes each cell of dx once. The gradient of an average is gathered, each cell of dx being written once.
+is scattered to dx, or where channels lie side by side and windows are small, gathered by the cells of dx. Windows of
+2 x 2 cells side by side leave nothing: their maxima are found again in x, in one pass that writes each cell of dx once.
+The gradient of an average is gathered, each cell of dx being written once.
 
     for chunk of regions (or of planes)                                   in parallel; depends on the problem only
       for region                                                          copied: the first or second cache
@@ -31,6 +32,7 @@ from kernels cimport Kernels, Places, Pool, Slide
 cdef enum:
     MANY_TAPS = 16  # in a row or column for each step of the stride: from here on doubling is faster
     FEW_TAPS = 9  # of a window that is taken at once: no slower than its rows first, where windows share them
+    LONG_ROW = 64  # outputs side by side: a copy costs more than their ends, which see padding and are made one by one
     LINE_BYTES = 8192  # of the lines that are filled and taken together at a time
     PLANE_BYTES = 32768  # of a region's scratch: the first cache
     CHANNELS_BYTES = 131072  # of one with lanes of channels, of which it needs many cells: the second cache
@@ -167,8 +169,8 @@ cdef class Forward(Problem):
         cdef Pool *p = &self.p
         cdef Py_ssize_t lanes = self.kernels.lanes
         if p.width == 1:
-            return self.adjacent and p.w.output >= 2 * lanes and (
-                p.w.stride == 1 or p.w.stride == 2 and p.w.dilation == 1)
+            return self.adjacent and (p.w.stride == 1 and p.w.output >= LONG_ROW
+                                      or p.w.stride == 2 and p.w.dilation == 1 and p.w.output >= 2 * lanes)
         return (p.channels - 1) % p.width + 1 >= lanes
 
     cdef Py_ssize_t place(self) except -1:

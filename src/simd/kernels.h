@@ -240,7 +240,7 @@ typedef struct {
     void (*add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t m0,
                      ptrdiff_t m1, ptrdiff_t N, ptrdiff_t taps, void *to, ptrdiff_t m_step, ptrdiff_t n_step,
                      ptrdiff_t t_step);
-    /* sums[c] += the sum of C channels of y over places q0 to q0 + count - 1. */
+    /* sums[c] += the sum of C channels of y over places q0 to q0 + count - 1, of which a few are added up in T. */
     void (*channel_sums)(const Places *p, int by_pixels, const void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
                          double *sums);
     /* Add columns[c * taps + t][q], or rows[q][t * channels + c], to the cells that outputs q0 to q0 + count - 1 see. */
@@ -280,7 +280,7 @@ typedef struct {
     /* y = t + shift, backward t * factor + shift + dy * dy_factor. */
     void (*norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1);
     /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells: of averages, gathered; of
-       maxima, scattered, or for windows of 2 x 2 found again; */
+       maxima, scattered (or gathered to pixels), or for windows of 2 x 2 found again; */
     void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);

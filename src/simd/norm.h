@@ -11,12 +11,9 @@
 
 enum {
     NAME(LINE) = 256 / sizeof(T), /* numbers at most: what belongs to them stays in registers, or in the first cache */
-    NAME(LINES) = 32,  /* that are added up in T, in registers */
+    NAME(LINES) = 32, /* that are added up in T, in registers */
     NAME(BOX) = NAME(LINES) * NAME(LINE),
-    NAME(ABREAST) = 4, /* vectors are added: the sum of one waits for its last addition, */
-    NAME(STREAMS) = 8, /* or scaled, */
-    NAME(STEPS) = 8,   /* so many times at most, for each sum in T: */
-    NAME(RUN) = NAME(STEPS) * NAME(ABREAST) * LANES, /* cells of a plane that are summed in T */
+    NAME(STREAMS) = 8, /* vectors are scaled at once */
 };
 
 /* What is read and written once goes by vectors of 32 bytes: of 64, stores make a Zen 4 a tenth to a third slower. */
@@ -105,80 +102,6 @@ ALWAYS NAME(Channel) NAME(channel)(const Norm *g, const int backward, const int 
     if (scales && backward)
         c.factor = (T)g->factor[k], c.dy_factor = (T)g->dy_factor[k];
     return c;
-}
-
-/* The vector in double, in as many parts as that takes. */
-ALWAYS Wide NAME(part)(Vector v, ptrdiff_t part) { return WIDEN(((const Half *)&v)[part]); }
-
-/* The sum of both halves of a vector of floats, or the vector of doubles. */
-ALWAYS Half NAME(halves)(Vector v)
-{
-    Half sum = *(const Half *)&v;
-    if (LANES > WIDE_LANES)
-        sum += ((const Half *)&v)[1];
-    return sum;
-}
-
-/* The sum of all lanes of v[i], for each i a lane: of two vectors the lanes that are `by` apart are added. */
-#if defined(PLAIN_C)
-ALWAYS Half NAME(totals)(Half *v) { return v[0]; }
-#elif HAS_SHUFFLE
-#define LANES_OF(...) __VA_ARGS__
-#define FOLD(by, low, high)                                                                                           \
-    for (int i = 0; i < by; i++)                                                                                      \
-        v[i] = __builtin_shufflevector(v[i], v[i + by], LANES_OF low) +                                               \
-               __builtin_shufflevector(v[i], v[i + by], LANES_OF high);
-ALWAYS Half NAME(totals)(Half *v)
-{
-#if VECTOR_BYTES == 64
-    FOLD(4, (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15))
-    FOLD(2, (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15))
-    FOLD(1, (0, 8, 2, 10, 4, 12, 6, 14), (1, 9, 3, 11, 5, 13, 7, 15))
-#elif VECTOR_BYTES == 32
-    FOLD(2, (0, 1, 4, 5), (2, 3, 6, 7))
-    FOLD(1, (0, 4, 2, 6), (1, 5, 3, 7))
-#else
-    FOLD(1, (0, 2), (1, 3))
-#endif
-    return v[0];
-}
-#undef LANES_OF
-#undef FOLD
-#else
-ALWAYS Half NAME(totals)(Half *v)
-{
-    Half totals;
-    for (int i = 0; i < WIDE_LANES; i++) {
-        for (int half = WIDE_LANES / 2; half; half /= 2)
-            for (int lane = 0; lane < half; lane++)
-                v[i][lane] += v[i][lane + half];
-        totals[i] = v[i][0];
-    }
-    return totals;
-}
-#endif
-
-/* The vector with zeros in all but the last `count` lanes. */
-ALWAYS Vector NAME(last)(Vector v, ptrdiff_t count)
-{
-#if !defined(PLAIN_C)
-    Mask lanes;
-    for (int lane = 0; lane < LANES; lane++)
-        lanes[lane] = lane;
-    v = (Vector)((Mask)v & (Mask)(lanes >= (INTEGER)(LANES - count)));
-#endif
-    return v;
-}
-
-/* The last `count` numbers in the last lanes of a vector; those before are in the first lanes, or zeros. */
-ALWAYS Vector NAME(load_last)(const T *from, ptrdiff_t all, ptrdiff_t count)
-{
-    if (all >= LANES)
-        return NAME(load)(from + all - LANES);
-    T few[LANES] = {0};
-    for (ptrdiff_t i = 0; i < count; i++)
-        few[LANES - count + i] = from[all - count + i];
-    return NAME(load)(few);
 }
 
 ALWAYS void NAME(scale_stream)(const T *x, const T *dy, const int backward, NAME(Channel) c, T *y)
@@ -501,6 +424,3 @@ static void NAME(norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_
 
 #undef SUM
 #undef SCALE
-#undef Stream
-#undef STREAM_LANES
-#undef STREAM_BYTES

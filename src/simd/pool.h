@@ -895,20 +895,126 @@ static void NAME(scatter_indices)(const Pool *p, const NAME(Area) *r, const int6
         }
 }
 
+/* Whether a cell of a pixel may gather, by vectors of 32 bytes: others take long to compare bytes. */
+#if !defined(PLAIN_C) && HAS_SHUFFLE && VECTOR_BYTES >= 32
+#define GATHERS 1
+#define FOUR_OF(i) i, i, i, i
+#define EIGHT_OF(i) FOUR_OF(i), FOUR_OF(i)
+#if LANE_COUNT == VECTOR_BYTES / 4
+#define OF_LANES                                                                                                      \
+    FOUR_OF(0), FOUR_OF(1), FOUR_OF(2), FOUR_OF(3), FOUR_OF(20), FOUR_OF(21), FOUR_OF(22), FOUR_OF(23)
+typedef int64_t NAME(Few);
+#else
+#define OF_LANES EIGHT_OF(0), EIGHT_OF(1), EIGHT_OF(18), EIGHT_OF(19)
+typedef int32_t NAME(Few);
+#endif
+typedef NAME(Few) NAME(Fews) __attribute__((vector_size(32)));
+typedef unsigned char NAME(Bytes) __attribute__((vector_size(32)));
+typedef INTEGER NAME(Taps) __attribute__((vector_size(32)));
+
+/* As many bytes as a Stream has lanes, each in all bytes of its lane; they are there in both halves of `bytes`. */
+ALWAYS NAME(Taps) NAME(load_taps)(const unsigned char *from)
+{
+    NAME(Few) few;
+    memcpy(&few, from, sizeof(few));
+    const NAME(Bytes) bytes = (NAME(Bytes))(few - (NAME(Fews)){0});
+    return (NAME(Taps))__builtin_shufflevector(bytes, bytes, OF_LANES);
+}
+#undef FOUR_OF
+#undef EIGHT_OF
+#undef OF_LANES
+
+enum { NAME(TAPS) = 128 / sizeof(T) }; /* of a window at most: to scatter its gradient takes as long */
+
+/* The windows that see a cell, in the order of outputs: their channels, and in all bytes of a number which tap it is. */
+typedef struct {
+    ptrdiff_t count;
+    const T *dy[NAME(TAPS)];
+    const unsigned char *place[NAME(TAPS)];
+    INTEGER tap[NAME(TAPS)];
+} NAME(Seers);
+
+/* The first window along an axis that sees cell q, and the one after the last. */
+ALWAYS ptrdiff_t NAME(first_seer)(const Slide *s, ptrdiff_t q)
+{
+    return NAME(most)(0, NAME(ceiling)(q + s->before - s->reach + 1, s->stride));
+}
+
+ALWAYS ptrdiff_t NAME(end_of_seers)(const Slide *s, ptrdiff_t q)
+{
+    return NAME(least)(s->output, (q + s->before) / s->stride + 1);
+}
+
+ALWAYS void NAME(gather_vectors)(const NAME(Seers) *seers, const int vectors, ptrdiff_t c, T *dx)
+{
+    Stream sum[NAME(ABREAST)] = {0};
+    for (ptrdiff_t i = 0; i < seers->count; i++) {
+        const NAME(Taps) tap = seers->tap[i] - (NAME(Taps)){0};
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            const ptrdiff_t at = c + v * STREAM_LANES;
+            const NAME(Taps) here = NAME(load_taps)(seers->place[i] + at) == tap;
+            sum[v] += (Stream)(here & (NAME(Taps))*(const Stream *)(seers->dy[i] + at));
+        }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++)
+        *(Stream *)(dx + c + v * STREAM_LANES) = sum[v];
+}
+
+/* Rows of cells with at least a vector of channels: each gathers the gradients of windows whose maximum it is. */
+static void NAME(gather_pixels)(const Pool *p, const NAME(Area) *r, T *dx)
+{
+    const Places *y = &p->y_at, *at = &p->place_at;
+    const T *dy = (const T *)p->y + r->image * y->image;
+    const unsigned char *place = p->bytes + r->image * at->image;
+    const ptrdiff_t C = p->width;
+    NAME(Seers) seers;
+    for (ptrdiff_t h = r->row; h < r->row + r->rows; h++)
+        for (ptrdiff_t w = 0; w < p->w.size; w++, dx += C) {
+            const ptrdiff_t end_i = NAME(end_of_seers)(&p->h, h), first_j = NAME(first_seer)(&p->w, w);
+            const ptrdiff_t end_j = NAME(end_of_seers)(&p->w, w);
+            seers.count = 0;
+            for (ptrdiff_t i = NAME(first_seer)(&p->h, h); i < end_i; i++)
+                for (ptrdiff_t j = first_j; j < end_j; j++, seers.count++) {
+                    seers.dy[seers.count] = dy + i * y->row + j * y->cell;
+                    seers.place[seers.count] = place + i * at->row + j * at->cell;
+                    const ptrdiff_t kh = h + p->h.before - i * p->h.stride, kw = w + p->w.before - j * p->w.stride;
+                    memset(&seers.tap[seers.count], (int)(kh * p->w.kernel + kw), sizeof(INTEGER));
+                }
+            ptrdiff_t c = 0;
+            for (; c + NAME(ABREAST) * STREAM_LANES <= C; c += NAME(ABREAST) * STREAM_LANES)
+                NAME(gather_vectors)(&seers, NAME(ABREAST), c, dx);
+            for (; c < C; c += STREAM_LANES)
+                NAME(gather_vectors)(&seers, 1, NAME(least)(c, C - STREAM_LANES), dx);
+        }
+}
+
+#else
+#define GATHERS 0
+enum { NAME(TAPS) = 0 };
+
+static void NAME(gather_pixels)(const Pool *p, const NAME(Area) *r, T *dx) { (void)p, (void)r, (void)dx; }
+#endif
+
 /* dx scattered to from rows of dy, to the places of maxima or to all cells equal to them. dx is contiguous, and regions
    follow each other in it; they are cleared first if they are to be (p->zero), while they come into the cache.
 
      for region: some rows of a plane, or of all channels
-       for row of outputs that see it, for column, for channel             planes of large windows: two at once */
+       for row of outputs that see it, for column, for channel             planes of large windows: two at once
+       or for row of its cells, for column, for vector of channels         small windows of pixels: gathered          */
 static void NAME(pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch)
 {
     const Places *x = &p->x_at, *y = &p->y_at, *at = &p->place_at;
     const ptrdiff_t line = p->w.size * p->width;
     const int shared = p->width == 1 && p->h.blocks == 1 && p->bytes && p->ties == TIES_FIRST &&
                        p->w.kernel >= NAME(SHARED) * p->w.stride;
+    const int vectors = GATHERS && p->width >= STREAM_LANES && y->channel == 1 && at->channel == 1;
+    const int gathers = vectors && p->bytes && p->ties == TIES_FIRST && p->h.dilation == 1 && p->w.dilation == 1 &&
+                        p->h.kernel * p->w.kernel <= NAME(TAPS) && p->zero && p->end_row == p->h.output;
     NAME(Area) r = NAME(area)(p, first);
     (void)scratch;
-    if (p->zero) {
+    if (p->zero && !gathers) {
         const NAME(Area) last = NAME(area)(p, end - 1);
         T *from = (T *)p->x + r.image * x->image + r.channel * x->channel + r.row * line;
         T *to = (T *)p->x + last.image * x->image + last.channel * x->channel + (last.row + last.rows) * line;
@@ -924,7 +1030,9 @@ static void NAME(pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, vo
             end_row = NAME(ceiling)(r.row + r.rows + p->h.before, p->h.stride);
         if (shared && NAME(least)(end - first, p->channels - r.channel) >= NAME(PLANES))
             planes = NAME(PLANES);
-        for (; row < end_row; row++) {
+        if (gathers)
+            NAME(gather_pixels)(p, &r, dx + r.row * line);
+        for (; row < end_row && !gathers; row++) {
             const T *dy = (const T *)p->y + r.image * y->image + r.channel * y->channel + row * y->row;
             const ptrdiff_t place = r.image * at->image + r.channel * at->channel + row * at->row;
             if (p->ties != TIES_FIRST)
@@ -1218,3 +1326,5 @@ static void NAME(channel_means)(const double *sums, ptrdiff_t count, ptrdiff_t c
     for (ptrdiff_t c = 0; c < count; c++)
         ((T *)means)[c * step] = (T)(sums[c] / (double)cells);
 }
+
+#undef GATHERS

@@ -160,6 +160,9 @@ static const Kernels NAMED_TABLE = {
 #undef Mask
 #undef Wide
 #undef Half
+#undef Stream
+#undef STREAM_LANES
+#undef STREAM_BYTES
 #undef WIDE_LANES
 #undef WIDEN
 #undef NARROW
