@@ -5,9 +5,12 @@
    The last vector ends with the last channel, and has some of those before it again. Cells outside of the image are
    skipped, so no number that is not finite could meet padding. */
 
-#define TILE_ROWS 2    /* with columns as long as images often have a multiple of: */
-#define TILE_COLUMNS 7 /* half of the registers of AVX-512, beside the weights of a 3x3 kernel */
-#define TILE (TILE_ROWS * TILE_COLUMNS)
+/* Rows and columns of a tile: with columns as long as images often have a multiple of, half of 32 registers, beside the
+   weights of a 3x3 kernel. Of 16 there are so many left by those; but with stride 1 the larger tile, whose cells are
+   seen by more outputs of it, is faster there, too. */
+#define TILE_ROWS(S) (REGISTERS >= 32 || (S) == 1 ? 2 : 1)
+#define TILE_COLUMNS(S) (REGISTERS >= 32 || (S) == 1 ? 7 : 4)
+#define TILE 14 /* outputs at the most */
 #define MOST_SUMS 10 /* of the weight gradient, and one of dy alone */
 
 #define EACH(i, count) _Pragma("GCC unroll 32") for (ptrdiff_t i = 0; i < (count); i++)
@@ -39,8 +42,8 @@ ALWAYS NAME(Tile) NAME(tile_at)(const Depthwise *d, const Cells *x, const Cells 
         .x = (const T *)x->data + (h - x->top) * x->row + (w - x->left) * x->cell,
         .y = (T *)y->data + (row - y->top) * y->row + (column - y->left) * y->cell,
         .x_row = x->row, .x_cell = x->cell, .y_row = d->phases_h * y->row, .y_cell = d->phases_w * y->cell,
-        .rows = NAME(least)(TILE_ROWS, NAME(least)(r.row + r.rows, t->rows) - i),
-        .columns = NAME(least)(TILE_COLUMNS, NAME(least)(r.column + r.columns, t->columns) - j),
+        .rows = NAME(least)(TILE_ROWS(d->stride_h), NAME(least)(r.row + r.rows, t->rows) - i),
+        .columns = NAME(least)(TILE_COLUMNS(d->stride_h), NAME(least)(r.column + r.columns, t->columns) - j),
         .top = NAME(most)(-h, 0), .left = NAME(most)(-w, 0),
     };
     tile.bottom = NAME(least)(d->x.rows - h, (tile.rows - 1) * d->stride_h + (t->KH - 1) * t->dilation_h + 1);
@@ -53,35 +56,36 @@ ALWAYS NAME(Tile) NAME(tile_at)(const Depthwise *d, const Cells *x, const Cells 
      for h, w in cells of x                                      loaded once
        for r, q in outputs that see it                           registers                                            */
 #define EACH_PRODUCT                                                                                                  \
-    EACH(h, (TILE_ROWS - 1) * S + KH) {                                                                               \
+    EACH(h, (R - 1) * S + KH) {                                                                                       \
         if (!IN_ROWS(h))                                                                                              \
             continue;                                                                                                 \
-        EACH(w, (TILE_COLUMNS - 1) * S + KW) {                                                                        \
+        EACH(w, (Q - 1) * S + KW) {                                                                                   \
             if (!IN_COLUMNS(w))                                                                                       \
                 continue;                                                                                             \
             Vector cell = NAME(load)(X_AT(h, w));                                                                     \
-            EACH(r, TILE_ROWS)                                                                                        \
-                EACH(q, TILE_COLUMNS)                                                                                 \
+            EACH(r, R)                                                                                                \
+                EACH(q, Q)                                                                                            \
                     if (h - r * S >= 0 && h - r * S < KH && w - q * S >= 0 && w - q * S < KW)                         \
-                        PRODUCT(r * TILE_COLUMNS + q, (h - r * S) * KW + w - q * S);                                  \
+                        PRODUCT(r * Q + q, (h - r * S) * KW + w - q * S);                                             \
         }                                                                                                             \
     }
 
 ALWAYS void NAME(tile_outputs)(const int KH, const int KW, const int S, const NAME(Tile) *t, const T *x,
                                const T *weights, const T *bias, int relu, T *y)
 {
+    const ptrdiff_t R = TILE_ROWS(S), Q = TILE_COLUMNS(S);
     Vector acc[TILE], weight[MOST_SUMS];
     EACH(k, KH * KW)
         weight[k] = NAME(load)(weights + k * LANES);
-    EACH(i, TILE)
+    EACH(i, R * Q)
         acc[i] = NAME(load)(bias);
 #define PRODUCT(output, tap) acc[output] += cell * weight[tap]
     EACH_PRODUCT
 #undef PRODUCT
-    EACH(r, TILE_ROWS)
-        EACH(q, TILE_COLUMNS)
+    EACH(r, R)
+        EACH(q, Q)
             if (IN_Y(r, q)) {
-                Vector v = acc[r * TILE_COLUMNS + q];
+                Vector v = acc[r * Q + q];
                 NAME(store)(Y_AT(r, q), relu ? NAME(relu)(v) : v);
             }
 }
@@ -89,13 +93,14 @@ ALWAYS void NAME(tile_outputs)(const int KH, const int KW, const int S, const NA
 /* sums[tap] += dy * x, and after the taps the sum of dy. */
 ALWAYS void NAME(tile_sums)(const int KH, const int KW, const int S, const NAME(Tile) *t, const T *x, const T *y, T *to)
 {
+    const ptrdiff_t R = TILE_ROWS(S), Q = TILE_COLUMNS(S);
     Vector dy[TILE], sums[MOST_SUMS];
     EACH(k, KH * KW + 1)
         sums[k] = NAME(load)(to + k * LANES);
-    EACH(r, TILE_ROWS)
-        EACH(q, TILE_COLUMNS) {
-            dy[r * TILE_COLUMNS + q] = IN_Y(r, q) ? NAME(load)(Y_AT(r, q)) : NAME(spread)(0);
-            sums[KH * KW] += dy[r * TILE_COLUMNS + q];
+    EACH(r, R)
+        EACH(q, Q) {
+            dy[r * Q + q] = IN_Y(r, q) ? NAME(load)(Y_AT(r, q)) : NAME(spread)(0);
+            sums[KH * KW] += dy[r * Q + q];
         }
 #define PRODUCT(output, tap) sums[tap] += cell * dy[output]
     EACH_PRODUCT
@@ -108,13 +113,14 @@ ALWAYS void NAME(tile_sums)(const int KH, const int KW, const int S, const NAME(
 ALWAYS void NAME(look_below)(const int KH, const int KW, const int S, const NAME(Tile) *t, int of_x, const T *x,
                              const T *y)
 {
+    const ptrdiff_t R = TILE_ROWS(S), Q = TILE_COLUMNS(S);
     if (of_x)
-        EACH(h, TILE_ROWS * S)
-            EACH(w, TILE_COLUMNS * S)
-                PREFETCH(X_AT((TILE_ROWS - 1) * S + KH + h, KW / 2 + w));
-    EACH(r, TILE_ROWS)
-        EACH(q, TILE_COLUMNS)
-            PREFETCH(Y_AT(TILE_ROWS + r, q));
+        EACH(h, R * S)
+            EACH(w, Q * S)
+                PREFETCH(X_AT((R - 1) * S + KH + h, KW / 2 + w));
+    EACH(r, R)
+        EACH(q, Q)
+            PREFETCH(Y_AT(R + r, q));
 }
 
 /* All vectors of a group for a tile: outputs or, with sums, the weight gradient.
@@ -196,8 +202,8 @@ static void NAME(pixels_region)(const Depthwise *d, ptrdiff_t n, ptrdiff_t g, NA
                            d->far && d->all_taps ? room : NULL);
     Cells y = NAME(pixels)(d, &d->y, (T *)d->y_data + n * d->y.image + first * LANES, r.row, r.rows, r.column,
                            r.columns, vectors * LANES, d->far && sums ? room + d->source_size : NULL);
-    for (ptrdiff_t i = r.row; i < r.row + r.rows; i += TILE_ROWS)
-        for (ptrdiff_t j = r.column; j < r.column + r.columns; j += TILE_COLUMNS)
+    for (ptrdiff_t i = r.row; i < r.row + r.rows; i += TILE_ROWS(d->stride_h))
+        for (ptrdiff_t j = r.column; j < r.column + r.columns; j += TILE_COLUMNS(d->stride_h))
             for (ptrdiff_t phase = 0; phase < d->phases_h * d->phases_w; phase++) {
                 NAME(Tile) tile = NAME(tile_at)(d, &x, &y, r, phase, i, j);
                 if (tile.rows <= 0 || tile.columns <= 0)
