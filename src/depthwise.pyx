@@ -4,8 +4,9 @@ Valid where groups = C, with any number of filters a channel, unless a row of th
 
 The cells that a region of outputs sees are copied between zeros into a scratch, and computed there (simd/depthwise.h).
 Lanes of vectors are columns of one plane; or the same cell of neighbouring channels, for planes so narrow that their
-rows would not fill a vector, which are turned. NHWC is computed where it is (simd/pixels.h), except that pixels far
-apart are copied as they are. Arrays may have any strides.
+rows would not fill a vector, which are turned, and for NHWC, where channels lie side by side (`adjacent`). 3x3 kernels
+of NHWC are computed where the arrays are (simd/pixels.h), except that pixels far apart are copied. Arrays may have any
+strides.
 
 The input gradient is the same computation over dy with the taps in reverse order: with stride s its outputs fall into
 s*s phases, each with the taps that reach such a cell. The weight gradient keeps a vector of sums for each tap.
@@ -32,7 +33,7 @@ from kernels cimport Depthwise, Kernels, Places, Taps
 from cnnfast import _naive
 
 cdef enum:
-    TILE = 7  # outputs in registers; in place, of each of
+    TILE = 7  # outputs in registers; in place, of each of so many rows, or fewer
     TILE_ROWS = 2
     PLANE_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
     RING_BYTES = 131072  # of one by channels, which has the rows that an output sees: part of the second cache
