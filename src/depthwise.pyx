@@ -4,8 +4,9 @@ Valid where groups = C, with any number of filters a channel, unless a row of th
 
 The cells that a region of outputs sees are copied between zeros into a scratch, and computed there (simd/depthwise.h).
 Lanes of vectors are columns of one plane; or the same cell of neighbouring channels, for planes so narrow that their
-rows would not fill a vector, which are turned. NHWC is computed where it is (simd/pixels.h), except that pixels far
-apart are copied as they are. Arrays may have any strides.
+rows would not fill a vector, which are turned, and for NHWC, where channels lie side by side (`adjacent`). 3x3 kernels
+of NHWC are computed where the arrays are (simd/pixels.h), except that pixels far apart are copied. Arrays may have any
+strides.
 
 The input gradient is the same computation over dy with the taps in reverse order: with stride s its outputs fall into
 s*s phases, each with the taps that reach such a cell. The weight gradient keeps a vector of sums for each tap.
@@ -32,11 +33,12 @@ from kernels cimport Depthwise, Kernels, Places, Taps
 from cnnfast import _naive
 
 cdef enum:
-    TILE = 7  # outputs in registers; in place, of each of
+    TILE = 7  # outputs in registers; in place, of each of so many rows, or fewer
     TILE_ROWS = 2
     PLANE_BYTES = 20480  # of a region's scratch: with what it is copied from, the first cache
     RING_BYTES = 131072  # of one by channels, which has the rows that an output sees: part of the second cache
-    CHANNELS_BYTES = 262144  # read and written in a region of those, whose first rows are copied twice: part of it, too
+    ADJACENT_BYTES = 1048576  # read and written in a region of those, whose first rows are copied twice
+    TURNED_BYTES = 262144  # and where outputs are kept until they are turned: part of the second cache, too
     LINE = 64  # bytes of a cache line
     FAR_BYTES = 2048  # between pixels, where a tile's cells fall into few sets of the first cache and many pages
     RUN_BYTES = 512  # of neighbouring channels of pixels, copied or summed together: a few cache lines
@@ -105,7 +107,7 @@ cdef class Problem:
     cdef Memory taps
     cdef object strips
 
-    def __cinit__(self, conv, bint transposed, bint in_place):
+    def __cinit__(self, conv, bint transposed, bint adjacent):
         cdef Depthwise *d = &self.d
         cdef Py_ssize_t lanes
         h, v = conv.window
@@ -118,7 +120,7 @@ cdef class Problem:
         d.phases_h, d.phases_w = len(vertical), len(horizontal)
         d.channels, d.filters = (conv.F // conv.C, 1) if transposed else (1, conv.F // conv.C)
         d.y_channels = conv.C if transposed else conv.F
-        d.in_place = in_place
+        d.adjacent, d.in_place = adjacent, adjacent and is_usual(h) and is_usual(v) and h.stride == v.stride
         if conv.layout == "NHWC":
             d.by_channels = 2 * d.y_channels > lanes
         else:
@@ -127,7 +129,7 @@ cdef class Problem:
         self.set_reach(vertical, horizontal)
         if d.by_channels:
             d.groups = (d.y_channels + lanes - 1) // lanes
-        if in_place:
+        if d.in_place:
             self.set_pixels_regions(vertical, horizontal)
         elif d.by_channels:
             self.set_channels_regions(vertical, horizontal)
@@ -164,27 +166,39 @@ cdef class Problem:
         """The same by channels: the rows that an output sees fit the second cache; so does a region to be turned."""
         cdef Depthwise *d = &self.d
         cdef Py_ssize_t phases = d.phases_h * d.phases_w, vector = self.kernels.lanes * self.itemsize, source_columns
-        cdef Py_ssize_t slots
+        cdef Py_ssize_t slots, fit
         rows, columns = (max(outputs for _, _, outputs in axis) for axis in (vertical, horizontal))
         d.slots = 1
         while d.slots < d.reach_h:
             d.slots *= 2
         slots = d.slots + 1  # one of zeros
+        if d.adjacent:
+            fit = RING_BYTES // (slots * vector * ((min(columns, TILE) - 1) * d.stride_w + d.reach_w))
+            self.set_groups(max(1, min(fit, RUN_BYTES // vector)))
+        vector *= d.vectors
         d.block = tiles((RING_BYTES // (slots * vector) - d.reach_w) // d.stride_w + 1, columns)
         source_columns = (d.block - 1) * d.stride_w + d.reach_w
-        d.band = tiles((CHANNELS_BYTES // vector - (d.reach_h - d.stride_h) * source_columns)
+        d.band = tiles(((ADJACENT_BYTES if d.adjacent else TURNED_BYTES) // vector - (d.reach_h - d.stride_h) * source_columns)
                        // (source_columns * d.stride_h + phases * d.block), rows)
         d.pitch = source_columns * self.kernels.lanes
-        self.set_scratch(rows, columns, slots * d.pitch, d.band * d.block * phases * self.kernels.lanes)
+        d.slot = d.vectors * d.pitch
+        self.set_scratch(rows, columns, slots * d.slot,
+                         0 if d.adjacent else d.band * d.block * phases * self.kernels.lanes)
+        return 0
+
+    cdef int set_groups(self, Py_ssize_t fit) except -1:
+        """Take as many vectors together as fit, in groups of about one size."""
+        cdef Py_ssize_t all = self.d.groups
+        self.d.groups = (all + fit - 1) // fit
+        self.d.vectors = (all + self.d.groups - 1) // self.d.groups
         return 0
 
     cdef int set_pixels_regions(self, list vertical, list horizontal) except -1:
         """The same of NHWC: of all channels in place or, where pixels are far apart, of a few that are copied."""
         cdef Depthwise *d = &self.d
-        cdef Py_ssize_t all = d.groups, phases = d.phases_h * d.phases_w, pixel, fit, columns_seen
+        cdef Py_ssize_t phases = d.phases_h * d.phases_w, pixel, fit, columns_seen
         rows, columns = (max(outputs for _, _, outputs in axis) for axis in (vertical, horizontal))
-        d.groups = (all * self.kernels.lanes * self.itemsize + RUN_BYTES - 1) // RUN_BYTES
-        d.vectors = (all + d.groups - 1) // d.groups
+        self.set_groups(RUN_BYTES // (self.kernels.lanes * self.itemsize))
         d.pitch = d.vectors * self.kernels.lanes
         d.far = d.y_channels * self.itemsize >= FAR_BYTES and d.y_channels % self.kernels.lanes == 0
         pixel = (d.pitch if d.far else d.y_channels) * self.itemsize
@@ -252,11 +266,11 @@ cdef class Problem:
         return up(self.d.y_channels, self.kernels.lanes) - self.d.y_channels if self.d.by_channels else 0
 
     cdef object to_lanes(self, array):
-        """By channels: from each channel of y to each lane; missing ones are zero, or in place a channel again."""
+        """By channels: from each channel of y to each lane; missing ones are zero, or side by side a channel again."""
         cdef Py_ssize_t missing = self.missing()
         if not missing:
             return array
-        if self.d.in_place:
+        if self.d.adjacent:
             last = self.d.y_channels - self.kernels.lanes
             return np.concatenate((array[:last + missing], array[last:]))
         missing = missing * array.shape[0] // self.d.y_channels
@@ -265,7 +279,7 @@ cdef class Problem:
     cdef object from_lanes(self, array):
         """Back again."""
         cdef Py_ssize_t missing = self.missing(), again = self.d.y_channels // self.kernels.lanes * self.kernels.lanes
-        if self.d.in_place and missing:
+        if self.d.adjacent and missing:
             array = np.delete(array, slice(again, again + missing), axis=0)
         return array[:self.d.y_channels]
 
@@ -287,28 +301,33 @@ cdef Py_ssize_t tiles(Py_ssize_t fit, Py_ssize_t all) noexcept:
     return min(all, max(1, fit // TILE * TILE if fit > TILE else fit))
 
 
+cdef bint is_usual(axis) except -1:
+    """Whether the kernels in place are compiled for such an axis."""
+    return axis.kernel == 3 and axis.dilation == 1 and axis.stride <= 2
+
+
 def _line(cells, otherwise):
     """First cell and the step from one to the next."""
     return (cells[0] if cells else otherwise), (cells[1] - cells[0] if len(cells) > 1 else 1)
 
 
 @lru_cache(MOST_PROBLEMS)
-def _problem(conv, transposed, in_place, lanes):
-    return Problem(conv, transposed, in_place)
+def _problem(conv, transposed, adjacent, lanes):
+    return Problem(conv, transposed, adjacent)
 
 
-cdef Problem problem_of(conv, bint transposed, bint in_place):
+cdef Problem problem_of(conv, bint transposed, bint adjacent):
     """What is known of a problem, whatever the number of images, for the instruction set in use."""
-    return _problem(conv._replace(N=0), transposed, in_place, kernels_for(conv.dtype).lanes)
+    return _problem(conv._replace(N=0), transposed, adjacent, kernels_for(conv.dtype).lanes)
 
 
-cdef bint can_be_in_place(conv) except -1:
+cdef bint can_be_adjacent(conv) except -1:
     """Whether vectors are filled by channels of x that are also those of y."""
     return conv.layout == "NHWC" and conv.F == conv.C >= kernels_for(conv.dtype).lanes
 
 
-cdef bint is_in_place(conv, View x, View y) except -1:
-    return can_be_in_place(conv) and x.step[1] == 1 == y.step[1]
+cdef bint is_adjacent(conv, View x, View y) except -1:
+    return can_be_adjacent(conv) and x.step[1] == 1 == y.step[1]
 
 
 def why_not(conv):
@@ -340,8 +359,8 @@ def why_slower_forward(conv):
 
 
 def _scratch_bytes(conv):
-    return max((<Problem>problem_of(conv, transposed, in_place)).scratch_bytes
-               for transposed in (False, True) for in_place in {False, can_be_in_place(conv)})
+    return max((<Problem>problem_of(conv, transposed, adjacent)).scratch_bytes
+               for transposed in (False, True) for adjacent in {False, can_be_adjacent(conv)})
 
 
 # ------------------------------------------------------------------------------------ forward and input gradient
@@ -366,7 +385,7 @@ cdef void depthwise_chunk(void *context, Py_ssize_t i, int thread) noexcept nogi
 cdef bint compute(conv, bint transposed, x_nchw, w, b, bint relu, y_nchw) except -1:
     """Compute y = relu(b + x * w), or dx from dy; False if a weight that is not finite would meet the padding."""
     cdef View x = View(x_nchw), y = View(y_nchw)
-    cdef Problem problem = problem_of(conv, transposed, is_in_place(conv, x, y))
+    cdef Problem problem = problem_of(conv, transposed, is_adjacent(conv, x, y))
     cdef Depthwise d = problem.on(x, y)
     ordered = problem.weights(w)
     cdef View weights = View(ordered), bias = View(np.ascontiguousarray(problem.to_lanes(b)))
@@ -446,7 +465,7 @@ def _channels_together(array):
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
 
 
-def _sums_in_place(conv, x, dy, bint with_taps):
+def _sums_of_adjacent(conv, x, dy, bint with_taps):
     """`filter_sums` of NHWC, of so many images at a time that there is memory for copies of them."""
     images = max(1, COPIED_BYTES // (conv.itemsize * (prod(conv.image_shape[1:]) + prod(conv.output_shape[1:]))))
     return sum(filter_sums(conv, _channels_together(x[n:n + images]), _channels_together(dy[n:n + images]), with_taps)
@@ -455,7 +474,7 @@ def _sums_in_place(conv, x, dy, bint with_taps):
 
 def filter_sums(conv, x, dy, bint with_taps):
     """Sums of dy * x for each tap, and of dy alone, which do not depend on the taps: (F, KH * KW + 1) or (F, 1)."""
-    cdef Problem problem = problem_of(conv, False, can_be_in_place(conv))
+    cdef Problem problem = problem_of(conv, False, can_be_adjacent(conv))
     cdef View x_view = View(x), dy_view = View(dy)
     cdef Sums job = sums_of(conv, problem, dy.shape[0])
     cdef Depthwise d = problem.on(x_view, dy_view)
@@ -489,7 +508,7 @@ def gradients(conv, x, w, dy, dx, dw, db):
         input_gradient(conv, dy, w, np.zeros(conv.C, conv.dtype), False, dx)
     if not dy.shape[0] or dw is None and db is None:
         return
-    sums_of_filters = _sums_in_place if can_be_in_place(conv) else filter_sums
+    sums_of_filters = _sums_of_adjacent if can_be_adjacent(conv) else filter_sums
     sums = sums_of_filters(conv, dy if dw is None else x, dy, dw is not None)
     if db is not None:
         db += sums[:, -1]
@@ -503,7 +522,7 @@ def gradients(conv, x, w, dy, dx, dw, db):
 
 def workspace_bytes(conv):
     """Bytes that the largest of the three passes takes beyond its inputs and results."""
-    cdef Sums job = sums_of(conv, problem_of(conv, False, can_be_in_place(conv)), conv.N)
+    cdef Sums job = sums_of(conv, problem_of(conv, False, can_be_adjacent(conv)), conv.N)
     weights = conv.F * conv.window.h.kernel * conv.window.w.kernel
     totals = (weights + conv.F) * 8
     reduced = job.slices * job.groups * job.sums_bytes

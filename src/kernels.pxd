@@ -73,12 +73,12 @@ cdef extern from "simd/kernels.h" nogil:
         Places x, y
         const void *weights
         const void *bias
-        bint relu, in_place, by_channels, far
+        bint relu, by_channels, adjacent, in_place, far
         Py_ssize_t images, groups, vectors, channels, filters, y_channels
         Py_ssize_t stride_h, stride_w, phases_h, phases_w, all_taps
         const Taps *taps
         Py_ssize_t band, block, blocks
-        Py_ssize_t top, left, reach_h, reach_w, pitch, slots
+        Py_ssize_t top, left, reach_h, reach_w, pitch, slots, slot
         Py_ssize_t strips, width
         const Py_ssize_t *to
         const Py_ssize_t *source

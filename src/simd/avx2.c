@@ -10,6 +10,7 @@
 #define VECTOR_BYTES 32
 #define MR 6 /* 12 + 2 + 1 of 16 registers */
 #define NV 2
+#define REGISTERS 16
 #include "both_types.h"
 
 static int runs_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }

@@ -8,6 +8,7 @@
 #define VECTOR_BYTES 16
 #define MR 4 /* 8 + 2 + 1 of 16 registers */
 #define NV 2
+#define REGISTERS 16
 #include "both_types.h"
 
 static int runs_here(void) { return 1; }

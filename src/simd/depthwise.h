@@ -3,12 +3,14 @@
 
    The cells that some outputs see are copied between zeros into a scratch, which stays in the caches, and computed from
    there. Lanes of vectors are neighbours in a row of one plane; or, `by_channels`, the same cell of LANES channels, for
-   images too small to fill vectors with a row. Two ways to copy, one to compute; NHWC has its own (pixels.h). Any
-   kernel, stride and dilation; the usual kernels are compiled with their sizes. */
+   NHWC and for images too small to fill vectors with a row. Two ways to copy, one to compute; 3x3 kernels of NHWC have
+   their own (pixels.h). Any kernel, stride and dilation; the usual kernels are compiled with their sizes. */
 
 #define ROWS 7 /* outputs in registers, along the axis that is not the lanes': images often have a multiple of 7 */
 #define SUM_ROWS 4 /* outputs of the weight gradient, whose sums are in registers, too */
 #define MOST_TAPS 25 /* of the kernels that are compiled with their sizes */
+#define AT_ONCE(K) ((K) * (K) + 2 <= REGISTERS ? (K) : 1) /* rows of taps of these, whose sums are in registers */
+#define FEW_TAPS 5 /* of a row of any kernel, whose sums are taken together */
 
 /* Lanes from .. end - 1 of v, and 0 in the others. */
 ALWAYS Vector NAME(lanes)(Vector v, ptrdiff_t from, ptrdiff_t end)
@@ -34,6 +36,19 @@ ALWAYS NAME(Region) NAME(region)(const Depthwise *d, ptrdiff_t i)
     r.rows = NAME(least)(r.rows, d->taps->rows - r.row);
     r.columns = NAME(least)(r.columns, d->taps->columns - r.column);
     return r;
+}
+
+/* Vectors of group g. */
+ALWAYS ptrdiff_t NAME(vectors_of)(const Depthwise *d, ptrdiff_t g)
+{
+    return NAME(least)(d->vectors, (d->y_channels + LANES - 1) / LANES - g * d->vectors);
+}
+
+/* Where vector v of channels that lie side by side begins: the last one ends with the last channel, and has some of
+   those before it again. */
+ALWAYS ptrdiff_t NAME(start)(const Depthwise *d, ptrdiff_t v)
+{
+    return NAME(least)(v * LANES, d->y_channels - LANES);
 }
 
 #include "pixels.h"
@@ -273,6 +288,23 @@ ALWAYS NAME(View) NAME(view)(const int by_channels, const Depthwise *d, const Ta
     (NAME(View)){K, K, S, 1, by_channels ? LANES : x_view.step, x_view.width, by_channels ? x_view.place : NULL}
 #define KNOWN_X (by_channels ? x : x + *t->column)
 
+/* The same of so many rows of taps, from kh on, where x begins at the first of them along a; */
+ALWAYS NAME(View) NAME(rows_of)(const int by_channels, NAME(View) x_view, ptrdiff_t kh, const int rows)
+{
+    *(by_channels ? &x_view.B : &x_view.A) = rows;
+    if (by_channels)
+        x_view.place += kh;
+    return x_view;
+}
+
+/* and of `taps` taps of row kh, from kw on, where x begins at the first of them along a. */
+ALWAYS NAME(View) NAME(few)(const int by_channels, NAME(View) x_view, ptrdiff_t kh, ptrdiff_t kw, const int taps)
+{
+    NAME(View) row = {1, taps, x_view.stride, 1, x_view.step, 0, x_view.place + kw};
+    NAME(View) column = {taps, 1, x_view.stride, x_view.dilation, x_view.step, 0, x_view.place + kh};
+    return by_channels ? column : row;
+}
+
 ALWAYS void NAME(compute)(const int by_channels, const Depthwise *d, const Taps *t, const T *x,
                           const ptrdiff_t *place, const T *w, const T *bias, int relu, T *y, ptrdiff_t y_step,
                           ptrdiff_t count, ptrdiff_t lanes, const T *y_end)
@@ -290,14 +322,25 @@ ALWAYS void NAME(compute_sums)(const int by_channels, const Depthwise *d, const 
 {
     const Taps *t = d->taps;
     NAME(View) x_view = NAME(view)(by_channels, d, t, place);
-#define SUMS(K, S) NAME(all_sums)(by_channels, KNOWN_VIEW(K, S), KNOWN_X, dy, dy_step, count, lanes, to)
+#define SUMS(K, S)                                                                                                    \
+    for (ptrdiff_t kh = 0; kh < K; kh += AT_ONCE(K))                                                                  \
+        NAME(all_sums)(by_channels, NAME(rows_of)(by_channels, KNOWN_VIEW(K, S), kh, AT_ONCE(K)),                     \
+                       KNOWN_X + (by_channels ? 0 : kh * x_view.step), dy, dy_step, count, lanes, to + kh * K * LANES)
+#define FEW(K)                                                                                                        \
+    case K:                                                                                                           \
+        NAME(all_sums)(by_channels, NAME(few)(by_channels, x_view, kh, kw, K), at, dy, dy_step, count, lanes, sums);  \
+        break;
     KNOWN(SUMS)
-        for (ptrdiff_t a = 0; a < x_view.A; a++)
-            for (ptrdiff_t b = 0; b < x_view.B; b++) {
-                NAME(View) one = {1, 1, x_view.stride, 1, x_view.step, 0, NULL};
-                NAME(all_sums)(by_channels, one, x + a * x_view.dilation * x_view.step + PLACE(b), dy, dy_step, count,
-                               lanes, to + TAP(a, b) * LANES);
+        for (ptrdiff_t kh = 0; kh < t->KH; kh++)
+            for (ptrdiff_t kw = 0, taps; kw < t->KW; kw += taps) {
+                const T *at = x + (by_channels ? kw : kh) * x_view.dilation * x_view.step;
+                T *sums = to + (kh * t->KW + kw) * LANES;
+                taps = NAME(least)(t->KW - kw, FEW_TAPS);
+                switch (taps) {
+                    FEW(1) FEW(2) FEW(3) FEW(4) FEW(5)
+                }
             }
+#undef FEW
 #undef SUMS
     T *total = to + t->KH * t->KW * LANES;
     Vector all = NAME(load)(total);
@@ -361,36 +404,60 @@ static void NAME(planes_sums)(const Depthwise *d, ptrdiff_t n, ptrdiff_t g, NAME
 
 /* --------------------------------------------------------------------------------------------- lanes of channels */
 
-/* A vector of an image while a region of its outputs is computed. */
+/* Vectors first .. first + vectors - 1 of an image while a region of their outputs is computed. */
 typedef struct {
     T *ring;          /* rows of x, row h in slot h % slots, and one more slot that stays zero */
     ptrdiff_t *place; /* of the rows that an output sees, from the ring on */
-    T *room;          /* for outputs */
+    T *room;          /* for outputs whose channels do not lie side by side */
     NAME(Channels) x; /* columns left .. right - 1 of the image are seen; `skipped` of the ring are before them */
     T *image;
-    ptrdiff_t left, right, skipped, copied; /* rows up to this one */
+    ptrdiff_t first, vectors, left, right, skipped, copied; /* rows up to this one */
 } NAME(Work);
 
-/* The k-th channels that add up to vector v. */
-ALWAYS void NAME(begin)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t v, ptrdiff_t k, NAME(Region) r)
+/* Of group g, the k-th channels that add up. */
+ALWAYS void NAME(begin)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t g, ptrdiff_t k, NAME(Region) r)
 {
-    NAME(Channels) x = {d->x, v * LANES * d->channels + k, d->channels, d->filters, NAME(lanes_of)(d, v)};
+    ptrdiff_t first = g * d->vectors;
+    NAME(Channels) x = {d->x, first * LANES * d->channels + k, d->channels, d->filters, NAME(lanes_of)(d, first)};
     ptrdiff_t left = r.column * d->stride_w + d->left, right = left + (r.columns - 1) * d->stride_w + d->reach_w;
     work->x = x, work->image = (T *)d->x_data + n * d->x.image;
+    work->first = first, work->vectors = NAME(vectors_of)(d, g);
     work->left = NAME(most)(left, 0), work->right = NAME(least)(right, d->x.columns);
     work->skipped = work->left - left, work->copied = 0;
 }
 
-/* The rows that outputs of row i see, copied into the ring; the same row of the channels after them is read next. */
+/* What will be read or written next, while something is computed. */
+ALWAYS void NAME(prefetch)(const T *numbers, ptrdiff_t step, ptrdiff_t count)
+{
+    for (ptrdiff_t j = 0; j < count; j++)
+        PREFETCH(numbers + j * step);
+}
+
+/* A row of pixels, vector by vector: each has its own row of the slot. */
+ALWAYS void NAME(copy_pixels)(const Depthwise *d, const NAME(Work) *work, ptrdiff_t h, T *to)
+{
+    const T *from = work->image + h * d->x.row + work->left * d->x.cell + work->x.first;
+    ptrdiff_t last = work->vectors - 1, start = NAME(start)(d, work->first + last) - work->x.first;
+    for (ptrdiff_t w = work->left; w < work->right; w++, from += d->x.cell, to += LANES) {
+        for (ptrdiff_t v = 0; v < last; v++)
+            NAME(store)(to + v * d->pitch, NAME(load)(from + v * LANES));
+        NAME(store)(to + last * d->pitch, NAME(load)(from + start));
+    }
+}
+
+/* The rows that outputs of row i see, copied into the ring. */
 ALWAYS void NAME(advance)(const Depthwise *d, NAME(Work) *work, ptrdiff_t i)
 {
     ptrdiff_t top = i * d->stride_h + d->top;
     for (ptrdiff_t h = NAME(most)(work->copied, top); h < NAME(least)(d->x.rows, top + d->reach_h); h++) {
-        const T *next = work->image + (work->x.first + LANES * d->channels) * d->x.channel + h * d->x.row;
-        for (ptrdiff_t lane = 0; lane < LANES; lane++)
-            PREFETCH(next + lane * d->x.channel);
-        NAME(move_cells)(0, &work->x, work->image, h, 1, work->left, work->right - work->left,
-                         work->ring + (h & (d->slots - 1)) * d->pitch + work->skipped * LANES);
+        T *to = work->ring + (h & (d->slots - 1)) * d->slot + work->skipped * LANES;
+        if (d->adjacent)
+            NAME(copy_pixels)(d, work, h, to);
+        else { /* and the same row of the channels after them is read next */
+            NAME(prefetch)(work->image + (work->x.first + LANES * d->channels) * d->x.channel + h * d->x.row,
+                           d->x.channel, LANES);
+            NAME(move_cells)(0, &work->x, work->image, h, 1, work->left, work->right - work->left, to);
+        }
         work->copied = h + 1;
     }
 }
@@ -399,48 +466,74 @@ ALWAYS void NAME(find_rows)(const Depthwise *d, const Taps *t, NAME(Work) *work,
 {
     for (ptrdiff_t kh = 0; kh < t->KH; kh++) {
         ptrdiff_t h = i * d->stride_h + t->top + kh * t->dilation_h;
-        work->place[kh] = (h < 0 || h >= d->x.rows ? d->slots : h & (d->slots - 1)) * d->pitch;
+        work->place[kh] = (h < 0 || h >= d->x.rows ? d->slots : h & (d->slots - 1)) * d->slot;
     }
 }
 
-static void NAME(channels_region)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t v, ptrdiff_t k,
+/* Outputs of row i of a region in one phase; `y` of the first vector.
+
+     for v in vectors
+       for tile of outputs in the row                           registers                                            */
+ALWAYS void NAME(phase_row)(const Depthwise *d, NAME(Work) *work, ptrdiff_t k, NAME(Region) r, ptrdiff_t phase,
+                            ptrdiff_t i, T *y, ptrdiff_t y_row, ptrdiff_t y_cell)
+{
+    const Taps *t = d->taps + phase;
+    ptrdiff_t columns = NAME(least)(r.columns, t->columns - r.column), step = d->phases_w * y_cell;
+    int next = d->adjacent && i + 1 < r.row + r.rows;
+    NAME(find_rows)(d, t, work, i);
+    for (ptrdiff_t v = 0; v < work->vectors; v++) {
+        ptrdiff_t vector = work->first + v, start = d->adjacent ? NAME(start)(d, vector) : 0;
+        if (next && phase == 0)
+            NAME(prefetch)(work->image + work->copied * d->x.row + work->left * d->x.cell + start, d->x.cell,
+                           work->right - work->left);
+        if (next)
+            NAME(prefetch)(y + start + d->phases_h * y_row, step, columns);
+        NAME(compute)(1, d, t, work->ring + v * d->pitch + (t->left - d->left) * LANES, work->place,
+                      (const T *)d->weights + ((vector * d->channels + k) * d->all_taps + t->before) * LANES,
+                      k ? NULL : (const T *)d->bias + vector * LANES, d->relu && k == d->channels - 1, y + start, step,
+                      columns, LANES, NULL);
+    }
+}
+
+static void NAME(channels_region)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t g, ptrdiff_t k,
                                   NAME(Region) r)
 {
-    NAME(Channels) c = {d->y, v * LANES, 1, 1, NAME(lanes_of)(d, v)};
+    NAME(Channels) c = {d->y, g * LANES, 1, 1, NAME(lanes_of)(d, g)};
     ptrdiff_t row = r.row * d->phases_h, rows = NAME(least)(r.rows * d->phases_h, d->y.rows - row);
     ptrdiff_t column = r.column * d->phases_w, columns = NAME(least)(r.columns * d->phases_w, d->y.columns - column);
-    ptrdiff_t last = k == d->channels - 1;
-    const T *bias = k ? NULL : (const T *)d->bias + v * LANES;
-    T *y = work->room;
-    NAME(begin)(d, work, n, v, k, r);
-    for (ptrdiff_t i = r.row; i < r.row + r.rows; i++, y += d->phases_h * columns * LANES) {
+    ptrdiff_t y_row = d->adjacent ? d->y.row : columns * LANES, y_cell = d->adjacent ? d->y.cell : LANES;
+    T *image = (T *)d->y_data + n * d->y.image;
+    T *y = d->adjacent ? image + row * d->y.row + column * d->y.cell : work->room;
+    NAME(begin)(d, work, n, g, k, r);
+    for (ptrdiff_t i = r.row; i < r.row + r.rows; i++, y += d->phases_h * y_row) {
         NAME(advance)(d, work, i);
-        for (ptrdiff_t phase = 0; phase < d->phases_h * d->phases_w; phase++) {
-            const Taps *t = d->taps + phase;
-            if (i >= t->rows)
-                continue;
-            NAME(find_rows)(d, t, work, i);
-            NAME(compute)(1, d, t, work->ring + (t->left - d->left) * LANES, work->place,
-                          (const T *)d->weights + ((v * d->channels + k) * d->all_taps + t->before) * LANES, bias,
-                          d->relu && last, y + (phase / d->phases_w * columns + phase % d->phases_w) * LANES,
-                          d->phases_w * LANES, NAME(least)(r.columns, t->columns - r.column), LANES, NULL);
-        }
+        for (ptrdiff_t phase = 0; phase < d->phases_h * d->phases_w; phase++)
+            if (i < d->taps[phase].rows)
+                NAME(phase_row)(d, work, k, r, phase, i,
+                                y + phase / d->phases_w * y_row + phase % d->phases_w * y_cell, y_row, y_cell);
     }
-    if (last)
-        NAME(move_cells)(1, &c, (T *)d->y_data + n * d->y.image, row, rows, column, columns, work->room);
+    if (!d->adjacent && k == d->channels - 1)
+        NAME(move_cells)(1, &c, image, row, rows, column, columns, work->room);
 }
 
-static void NAME(channels_sums)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t v, NAME(Region) r, T *sums)
+static void NAME(channels_sums)(const Depthwise *d, NAME(Work) *work, ptrdiff_t n, ptrdiff_t g, NAME(Region) r, T *sums)
 {
-    NAME(Channels) c = {d->y, v * LANES, 1, 1, NAME(lanes_of)(d, v)};
-    const T *dy = work->room;
-    NAME(move_cells)(0, &c, (T *)d->y_data + n * d->y.image, r.row, r.rows, r.column, r.columns, work->room);
-    NAME(begin)(d, work, n, v, 0, r);
-    for (ptrdiff_t i = r.row; i < r.row + r.rows; i++, dy += r.columns * LANES) {
-        if (d->taps->KH > 0)
+    NAME(Channels) c = {d->y, g * LANES, 1, 1, NAME(lanes_of)(d, g)};
+    ptrdiff_t taps = d->taps->KH * d->taps->KW;
+    ptrdiff_t dy_row = d->adjacent ? d->y.row : r.columns * LANES, dy_cell = d->adjacent ? d->y.cell : LANES;
+    T *image = (T *)d->y_data + n * d->y.image;
+    const T *dy = d->adjacent ? image + r.row * d->y.row + r.column * d->y.cell : work->room;
+    if (!d->adjacent)
+        NAME(move_cells)(0, &c, image, r.row, r.rows, r.column, r.columns, work->room);
+    NAME(begin)(d, work, n, g, 0, r);
+    for (ptrdiff_t i = r.row; i < r.row + r.rows; i++, dy += dy_row) {
+        if (taps > 0)
             NAME(advance)(d, work, i);
         NAME(find_rows)(d, d->taps, work, i);
-        NAME(compute_sums)(1, d, work->ring, work->place, dy, LANES, r.columns, LANES, sums);
+        for (ptrdiff_t v = 0; v < work->vectors; v++)
+            NAME(compute_sums)(1, d, work->ring + v * d->pitch, work->place,
+                               d->adjacent ? dy + NAME(start)(d, work->first + v) : dy, dy_cell, r.columns, LANES,
+                               sums + v * (taps + 1) * LANES);
     }
 }
 
@@ -504,3 +597,5 @@ static void NAME(depthwise_sums)(const Depthwise *d, ptrdiff_t first_group, ptrd
 #undef ROWS
 #undef SUM_ROWS
 #undef MOST_TAPS
+#undef AT_ONCE
+#undef FEW_TAPS

@@ -129,9 +129,9 @@ typedef struct {
     Places x, y;
     const void *weights, *bias; /* (channel, all taps), or of vectors (vector, those that add up, all taps, lane) */
     int relu;
-    int in_place, by_channels; /* lanes are channels, which lie side by side in x and y; or any, copied; or columns */
+    int by_channels, adjacent, in_place; /* lanes are channels, which lie side by side in x and y, and are not copied */
     int far; /* in place: the pixels of x, so that they are copied, and so are those of dy; one has `pitch` numbers */
-    ptrdiff_t images, groups, vectors; /* of planes; by channels: of a vector of channels of y; in place: of so many */
+    ptrdiff_t images, groups, vectors; /* of planes; by channels: of so many vectors of channels of y */
     ptrdiff_t channels, filters; /* of x that add up to one channel of y, of y that see one channel of x: one is 1 */
     ptrdiff_t y_channels;
     ptrdiff_t stride_h, stride_w;
@@ -142,7 +142,7 @@ typedef struct {
     ptrdiff_t top, left; /* what output 0 sees begins there, */
     ptrdiff_t reach_h, reach_w; /* and has so many rows and columns */
     ptrdiff_t pitch; /* of a row of the scratch, */
-    ptrdiff_t slots; /* of which there are so many, a power of two, by channels */
+    ptrdiff_t slots, slot; /* by channels: rows of x that are kept, a power of two; numbers of one, of all vectors */
     /* Of planes: a row is cut into strips of `width` numbers. Strip s has every stride_w-th cell, `count` of them, from
        cell `source` on and beginning at `to`; all else is zero. */
     ptrdiff_t strips, width;

@@ -9,6 +9,7 @@
 #define VECTOR_BYTES 16
 #define MR 8 /* 24 + 3 + 2 of 32 registers */
 #define NV 3
+#define REGISTERS 32
 #include "both_types.h"
 
 static int runs_here(void) { return 1; }

@@ -1,15 +1,17 @@
-/* Depthwise convolution of NHWC where the arrays are; part of depthwise.h.
+/* Depthwise convolution of NHWC with 3x3 kernels, strides 1 and 2, where the arrays are; part of depthwise.h.
 
    Lanes of vectors are neighbouring channels of a pixel. A tile of outputs is kept in registers, and each cell that it
    sees is loaded once. Pixels that are far apart would push each other out of the first cache, and are copied before.
    The last vector ends with the last channel, and has some of those before it again. Cells outside of the image are
-   skipped, so no number that is not finite could meet padding. Any kernel, stride and dilation; the usual kernels are
-   compiled with their sizes. */
+   skipped, so no number that is not finite could meet padding. */
 
-#define TILE_ROWS 2    /* with columns as long as images often have a multiple of: */
-#define TILE_COLUMNS 7 /* half of the registers of AVX-512, beside the weights of a 3x3 kernel */
-#define TILE (TILE_ROWS * TILE_COLUMNS)
-#define MOST_SUMS 10 /* of the weight gradient of a kernel of a known size, and one of dy alone */
+/* Rows and columns of a tile: with columns as long as images often have a multiple of, half of 32 registers, beside the
+   weights of a 3x3 kernel. Of 16 there are so many left by those; but with stride 1 the larger tile, whose cells are
+   seen by more outputs of it, is faster there, too. */
+#define TILE_ROWS(S) (REGISTERS >= 32 || (S) == 1 ? 2 : 1)
+#define TILE_COLUMNS(S) (REGISTERS >= 32 || (S) == 1 ? 7 : 4)
+#define TILE 14 /* outputs at the most */
+#define MOST_SUMS 10 /* of the weight gradient, and one of dy alone */
 
 #define EACH(i, count) _Pragma("GCC unroll 32") for (ptrdiff_t i = 0; i < (count); i++)
 
@@ -40,8 +42,8 @@ ALWAYS NAME(Tile) NAME(tile_at)(const Depthwise *d, const Cells *x, const Cells 
         .x = (const T *)x->data + (h - x->top) * x->row + (w - x->left) * x->cell,
         .y = (T *)y->data + (row - y->top) * y->row + (column - y->left) * y->cell,
         .x_row = x->row, .x_cell = x->cell, .y_row = d->phases_h * y->row, .y_cell = d->phases_w * y->cell,
-        .rows = NAME(least)(TILE_ROWS, NAME(least)(r.row + r.rows, t->rows) - i),
-        .columns = NAME(least)(TILE_COLUMNS, NAME(least)(r.column + r.columns, t->columns) - j),
+        .rows = NAME(least)(TILE_ROWS(d->stride_h), NAME(least)(r.row + r.rows, t->rows) - i),
+        .columns = NAME(least)(TILE_COLUMNS(d->stride_h), NAME(least)(r.column + r.columns, t->columns) - j),
         .top = NAME(most)(-h, 0), .left = NAME(most)(-w, 0),
     };
     tile.bottom = NAME(least)(d->x.rows - h, (tile.rows - 1) * d->stride_h + (t->KH - 1) * t->dilation_h + 1);
@@ -49,40 +51,41 @@ ALWAYS NAME(Tile) NAME(tile_at)(const Depthwise *d, const Cells *x, const Cells 
     return tile;
 }
 
-/* A vector of channels of a tile, for a kernel whose size is known:
+/* A vector of channels of a tile:
 
      for h, w in cells of x                                      loaded once
        for r, q in outputs that see it                           registers                                            */
 #define EACH_PRODUCT                                                                                                  \
-    EACH(h, (TILE_ROWS - 1) * S + KH) {                                                                               \
+    EACH(h, (R - 1) * S + KH) {                                                                                       \
         if (!IN_ROWS(h))                                                                                              \
             continue;                                                                                                 \
-        EACH(w, (TILE_COLUMNS - 1) * S + KW) {                                                                        \
+        EACH(w, (Q - 1) * S + KW) {                                                                                   \
             if (!IN_COLUMNS(w))                                                                                       \
                 continue;                                                                                             \
             Vector cell = NAME(load)(X_AT(h, w));                                                                     \
-            EACH(r, TILE_ROWS)                                                                                        \
-                EACH(q, TILE_COLUMNS)                                                                                 \
+            EACH(r, R)                                                                                                \
+                EACH(q, Q)                                                                                            \
                     if (h - r * S >= 0 && h - r * S < KH && w - q * S >= 0 && w - q * S < KW)                         \
-                        PRODUCT(r * TILE_COLUMNS + q, (h - r * S) * KW + w - q * S);                                  \
+                        PRODUCT(r * Q + q, (h - r * S) * KW + w - q * S);                                             \
         }                                                                                                             \
     }
 
 ALWAYS void NAME(tile_outputs)(const int KH, const int KW, const int S, const NAME(Tile) *t, const T *x,
                                const T *weights, const T *bias, int relu, T *y)
 {
+    const ptrdiff_t R = TILE_ROWS(S), Q = TILE_COLUMNS(S);
     Vector acc[TILE], weight[MOST_SUMS];
     EACH(k, KH * KW)
         weight[k] = NAME(load)(weights + k * LANES);
-    EACH(i, TILE)
+    EACH(i, R * Q)
         acc[i] = NAME(load)(bias);
 #define PRODUCT(output, tap) acc[output] += cell * weight[tap]
     EACH_PRODUCT
 #undef PRODUCT
-    EACH(r, TILE_ROWS)
-        EACH(q, TILE_COLUMNS)
+    EACH(r, R)
+        EACH(q, Q)
             if (IN_Y(r, q)) {
-                Vector v = acc[r * TILE_COLUMNS + q];
+                Vector v = acc[r * Q + q];
                 NAME(store)(Y_AT(r, q), relu ? NAME(relu)(v) : v);
             }
 }
@@ -90,13 +93,14 @@ ALWAYS void NAME(tile_outputs)(const int KH, const int KW, const int S, const NA
 /* sums[tap] += dy * x, and after the taps the sum of dy. */
 ALWAYS void NAME(tile_sums)(const int KH, const int KW, const int S, const NAME(Tile) *t, const T *x, const T *y, T *to)
 {
+    const ptrdiff_t R = TILE_ROWS(S), Q = TILE_COLUMNS(S);
     Vector dy[TILE], sums[MOST_SUMS];
     EACH(k, KH * KW + 1)
         sums[k] = NAME(load)(to + k * LANES);
-    EACH(r, TILE_ROWS)
-        EACH(q, TILE_COLUMNS) {
-            dy[r * TILE_COLUMNS + q] = IN_Y(r, q) ? NAME(load)(Y_AT(r, q)) : NAME(spread)(0);
-            sums[KH * KW] += dy[r * TILE_COLUMNS + q];
+    EACH(r, R)
+        EACH(q, Q) {
+            dy[r * Q + q] = IN_Y(r, q) ? NAME(load)(Y_AT(r, q)) : NAME(spread)(0);
+            sums[KH * KW] += dy[r * Q + q];
         }
 #define PRODUCT(output, tap) sums[tap] += cell * dy[output]
     EACH_PRODUCT
@@ -105,107 +109,43 @@ ALWAYS void NAME(tile_sums)(const int KH, const int KW, const int S, const NAME(
         NAME(store)(to + k * LANES, sums[k]);
 }
 
-/* The same for any kernel; `inside`: all cells are in the image. */
-ALWAYS void NAME(tile_any_outputs)(const int inside, const Depthwise *d, const Taps *taps, const NAME(Tile) *t,
-                                   const T *x, const T *weights, const T *bias, int relu, T *y)
-{
-    for (ptrdiff_t r = 0; r < t->rows; r++) {
-        Vector acc[TILE_COLUMNS];
-        EACH(q, TILE_COLUMNS)
-            acc[q] = NAME(load)(bias);
-        for (ptrdiff_t kh = 0; kh < taps->KH; kh++)
-            for (ptrdiff_t kw = 0; kw < taps->KW; kw++) {
-                ptrdiff_t h = r * d->stride_h + kh * taps->dilation_h;
-                Vector weight = NAME(load)(weights + (kh * taps->KW + kw) * LANES);
-                EACH(q, TILE_COLUMNS) {
-                    ptrdiff_t w = q * d->stride_w + kw * taps->dilation_w;
-                    if (inside || (IN_ROWS(h) && IN_COLUMNS(w)))
-                        acc[q] += weight * NAME(load)(X_AT(h, w));
-                }
-            }
-        EACH(q, TILE_COLUMNS)
-            if (q < t->columns)
-                NAME(store)(Y_AT(r, q), relu ? NAME(relu)(acc[q]) : acc[q]);
-    }
-}
-
-ALWAYS void NAME(tile_any_sums)(const Depthwise *d, const Taps *taps, const NAME(Tile) *t, const T *x, const T *y,
-                                T *to)
-{
-    for (ptrdiff_t k = 0; k <= taps->KH * taps->KW; k++) {
-        Vector sum = NAME(load)(to + k * LANES);
-        for (ptrdiff_t r = 0; r < t->rows; r++)
-            for (ptrdiff_t q = 0; q < t->columns; q++) {
-                Vector dy = NAME(load)(Y_AT(r, q));
-                if (k == taps->KH * taps->KW) {
-                    sum += dy;
-                    continue;
-                }
-                ptrdiff_t h = r * d->stride_h + k / taps->KW * taps->dilation_h;
-                ptrdiff_t w = q * d->stride_w + k % taps->KW * taps->dilation_w;
-                if (IN_ROWS(h) && IN_COLUMNS(w))
-                    sum += dy * NAME(load)(X_AT(h, w));
-            }
-        NAME(store)(to + k * LANES, sum);
-    }
-}
-
 /* What tiles below will read and write, while this one is computed. */
 ALWAYS void NAME(look_below)(const int KH, const int KW, const int S, const NAME(Tile) *t, int of_x, const T *x,
                              const T *y)
 {
+    const ptrdiff_t R = TILE_ROWS(S), Q = TILE_COLUMNS(S);
     if (of_x)
-        EACH(h, TILE_ROWS * S)
-            EACH(w, TILE_COLUMNS * S)
-                PREFETCH(X_AT((TILE_ROWS - 1) * S + KH + h, KW / 2 + w));
-    EACH(r, TILE_ROWS)
-        EACH(q, TILE_COLUMNS)
-            PREFETCH(Y_AT(TILE_ROWS + r, q));
+        EACH(h, R * S)
+            EACH(w, Q * S)
+                PREFETCH(X_AT((R - 1) * S + KH + h, KW / 2 + w));
+    EACH(r, R)
+        EACH(q, Q)
+            PREFETCH(Y_AT(R + r, q));
 }
 
-/* All vectors of a group for a tile: outputs or, with sums, the weight gradient; KH = 0: any kernel.
+/* All vectors of a group for a tile: outputs or, with sums, the weight gradient.
 
      for v in vectors                                            neighbours in memory
        tile                                                      registers                                            */
 ALWAYS void NAME(pixels_vectors)(const int KH, const int KW, const int S, const Depthwise *d, const NAME(Tile) *t,
                                  ptrdiff_t phase, ptrdiff_t first, ptrdiff_t vectors, T *sums)
 {
-    const Taps *taps = d->taps + phase;
-    ptrdiff_t count = taps->KH * taps->KW;
-    int inside = t->top == 0 && t->left == 0 && t->rows == TILE_ROWS && t->columns == TILE_COLUMNS &&
-                 t->bottom > (TILE_ROWS - 1) * d->stride_h + (taps->KH - 1) * taps->dilation_h &&
-                 t->right > (TILE_COLUMNS - 1) * d->stride_w + (taps->KW - 1) * taps->dilation_w;
     for (ptrdiff_t v = first; v < first + vectors; v++) {
-        ptrdiff_t start = NAME(least)(v * LANES, d->y_channels - LANES) - first * LANES;
-        const T *x = t->x + start, *w = (const T *)d->weights + (v * d->all_taps + taps->before) * LANES;
-        const T *bias = (const T *)d->bias + v * LANES;
-        T *y = t->y + start, *to = sums + (v - first) * (count + 1) * LANES;
-        if (KH)
-            NAME(look_below)(KH, KW, S, t, phase == 0 && !d->far, x, y);
-        if (sums && KH)
-            NAME(tile_sums)(KH, KW, S, t, x, y, to);
-        else if (sums)
-            NAME(tile_any_sums)(d, taps, t, x, y, to);
-        else if (KH)
-            NAME(tile_outputs)(KH, KW, S, t, x, w, bias, d->relu, y);
-        else if (inside)
-            NAME(tile_any_outputs)(1, d, taps, t, x, w, bias, d->relu, y);
+        ptrdiff_t start = NAME(start)(d, v) - first * LANES;
+        const T *x = t->x + start, *w = (const T *)d->weights + (v * d->all_taps + d->taps[phase].before) * LANES;
+        T *y = t->y + start;
+        NAME(look_below)(KH, KW, S, t, phase == 0 && !d->far, x, y);
+        if (sums)
+            NAME(tile_sums)(KH, KW, S, t, x, y, sums + (v - first) * (KH * KW + 1) * LANES);
         else
-            NAME(tile_any_outputs)(0, d, taps, t, x, w, bias, d->relu, y);
+            NAME(tile_outputs)(KH, KW, S, t, x, w, (const T *)d->bias + v * LANES, d->relu, y);
     }
 }
 
-/* Kernels that are compiled with their size: the usual one, and what phases of its input gradient have of it. */
-#define SIZE(KH, KW, S) (((KH) * 8 + (KW)) * 8 + (S))
-#define SIZES_OF_SUMS(with) with(3, 3, 1) with(3, 3, 2)
-#define SIZES(with) with(1, 1, 1) with(1, 2, 1) with(2, 1, 1) with(2, 2, 1) SIZES_OF_SUMS(with)
-
-ALWAYS int NAME(size)(const Depthwise *d, const Taps *t)
-{
-    int small = t->dilation_h == 1 && t->dilation_w == 1 && d->stride_h == d->stride_w && t->KH < 8 && t->KW < 8 &&
-                d->stride_h < 8;
-    return small ? SIZE(t->KH, t->KW, d->stride_h) : 0;
-}
+/* The kernels, each compiled with its size: 3x3, what phases of its input gradient have of it, and sums of dy alone. */
+#define SIZE(KH, KW, S) (((KH) * 4 + (KW)) * 4 + (S))
+#define SIZES(with) with(1, 1, 1) with(1, 2, 1) with(2, 1, 1) with(2, 2, 1) with(3, 3, 1) with(3, 3, 2)
+#define SIZES_OF_SUMS(with) with(0, 0, 1) with(0, 0, 2) with(3, 3, 1) with(3, 3, 2)
 
 /* The tile is a copy of its own, which what is stored in y cannot change. */
 static void NAME(outputs_tile)(const Depthwise *d, NAME(Tile) tile, ptrdiff_t phase, ptrdiff_t first, ptrdiff_t vectors)
@@ -213,11 +153,9 @@ static void NAME(outputs_tile)(const Depthwise *d, NAME(Tile) tile, ptrdiff_t ph
 #define CASE(KH, KW, S)                                                                                               \
     case SIZE(KH, KW, S):                                                                                             \
         NAME(pixels_vectors)(KH, KW, S, d, &tile, phase, first, vectors, NULL);                                       \
-        return;
-    switch (NAME(size)(d, d->taps + phase)) {
+        break;
+    switch (SIZE(d->taps[phase].KH, d->taps[phase].KW, d->stride_h)) {
         SIZES(CASE)
-    default:
-        NAME(pixels_vectors)(0, 0, 0, d, &tile, phase, first, vectors, NULL);
     }
 #undef CASE
 }
@@ -227,11 +165,9 @@ static void NAME(sums_tile)(const Depthwise *d, NAME(Tile) tile, ptrdiff_t first
 #define CASE(KH, KW, S)                                                                                               \
     case SIZE(KH, KW, S):                                                                                             \
         NAME(pixels_vectors)(KH, KW, S, d, &tile, 0, first, vectors, sums);                                           \
-        return;
-    switch (NAME(size)(d, d->taps)) {
+        break;
+    switch (SIZE(d->taps->KH, d->taps->KW, d->stride_h)) {
         SIZES_OF_SUMS(CASE)
-    default:
-        NAME(pixels_vectors)(0, 0, 0, d, &tile, 0, first, vectors, sums);
     }
 #undef CASE
 }
@@ -259,15 +195,15 @@ ALWAYS Cells NAME(pixels)(const Depthwise *d, const Places *p, T *image, ptrdiff
          for v in vectors of group g                                                                                  */
 static void NAME(pixels_region)(const Depthwise *d, ptrdiff_t n, ptrdiff_t g, NAME(Region) r, T *room, T *sums)
 {
-    ptrdiff_t first = g * d->vectors, vectors = NAME(least)(d->vectors, (d->y_channels + LANES - 1) / LANES - first);
+    ptrdiff_t first = g * d->vectors, vectors = NAME(vectors_of)(d, g);
     Cells x = NAME(pixels)(d, &d->x, (T *)d->x_data + n * d->x.image + first * LANES, r.row * d->stride_h + d->top,
                            (r.rows - 1) * d->stride_h + d->reach_h, r.column * d->stride_w + d->left,
                            (r.columns - 1) * d->stride_w + d->reach_w, vectors * LANES,
                            d->far && d->all_taps ? room : NULL);
     Cells y = NAME(pixels)(d, &d->y, (T *)d->y_data + n * d->y.image + first * LANES, r.row, r.rows, r.column,
                            r.columns, vectors * LANES, d->far && sums ? room + d->source_size : NULL);
-    for (ptrdiff_t i = r.row; i < r.row + r.rows; i += TILE_ROWS)
-        for (ptrdiff_t j = r.column; j < r.column + r.columns; j += TILE_COLUMNS)
+    for (ptrdiff_t i = r.row; i < r.row + r.rows; i += TILE_ROWS(d->stride_h))
+        for (ptrdiff_t j = r.column; j < r.column + r.columns; j += TILE_COLUMNS(d->stride_h))
             for (ptrdiff_t phase = 0; phase < d->phases_h * d->phases_w; phase++) {
                 NAME(Tile) tile = NAME(tile_at)(d, &x, &y, r, phase, i, j);
                 if (tile.rows <= 0 || tile.columns <= 0)

@@ -2,8 +2,8 @@
 
    Here are vectors, and the table of what the files included below make of them. Uses the vector extensions of GCC and
    Clang; for other compilers (PLAIN_C) a vector is one number. Defined by who includes it: SET (name of the instruction
-   set), VECTOR_BYTES, MR (rows of a tile), NV (vectors in a row of a tile), T and INTEGER (a number, and an integer of
-   its size), LANE_COUNT (LANES for the preprocessor, unless PLAIN_C), KIND (its name). */
+   set), VECTOR_BYTES, REGISTERS (how many), MR (rows of a tile), NV (vectors in a row of a tile), T and INTEGER (a
+   number, and an integer of its size), LANE_COUNT (LANES for the preprocessor, unless PLAIN_C), KIND (its name). */
 
 #define JOIN(a, b, c) a##_##b##_##c
 #define JOINED(a, b, c) JOIN(a, b, c)
