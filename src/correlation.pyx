@@ -197,9 +197,9 @@ cdef void rows_run(const Correlation *job, const Run *run, const char *x, const 
 
 cdef Left rows_of(const Correlation *job, const Padded *g, const Run *run, const char *array, Py_ssize_t rows,
                   bint in_place, bint side_by_side, char *planes) noexcept nogil:
-    """A row of numbers for each channel: where they are, or a copy of their planes."""
+    """A row of numbers for each channel: where they are, unless they push each other out, or a copy of their planes."""
     cdef Py_ssize_t MR = job.kernels.MR, item = job.itemsize
-    if side_by_side:
+    if side_by_side and g.cell * item % SAME_SET != 0:
         return Left(array + first_of(&job.cut, run) * g.cell * item, MR, 1, g.cell, NULL, NULL)
     if in_place and is_in_one_image(&job.cut, run):
         return Left(array + (run.image * g.image + run.row * g.row + run.column) * item, MR * g.channel, g.channel, 1,
