@@ -230,15 +230,17 @@ cdef void rows_block(const Product *job, const Run *run, const char *weights, Py
     cdef const Kernels *kernels = job.kernels
     cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.padded_bytes)
     cdef Py_ssize_t *put = place + vectors_of_run(job)
-    cdef Py_ssize_t *tap = put + vectors_of_run(job)
-    cdef Py_ssize_t vectors = set_vectors(job, run, place, put), most = kernels.NR // kernels.lanes, v = 0, t
-    cdef Left a = Left(weights, job.K * kernels.MR, 1, (t1 - t0) * kernels.MR, NULL, NULL)
+    cdef Py_ssize_t *offset = put + vectors_of_run(job)
+    cdef Py_ssize_t vectors = set_vectors(job, run, place, put), most = kernels.NR // kernels.lanes, v = 0, c, t, k = 0
+    cdef Left a = Left(weights, job.K * kernels.MR, 1, kernels.MR, NULL, NULL)
     cdef Vectors b
-    for t in range(t1 - t0):
-        tap[t] = t
+    for c in range(channels):
+        for t in range(t0, t1):
+            offset[k] = c * job.channel_step + job.g.offset[t]
+            k += 1
     while v < vectors:
-        b = Vectors(scratch, job.channel_step, place + v, put + v, job.g.offset + t0, t1 - t0, tap)
-        kernels.multiply_vectors(filters, min(most, vectors - v), channels, &a, &b, &to)
+        b = Vectors(scratch, 0, place + v, put + v, offset, 0, NULL)
+        kernels.multiply_vectors(filters, min(most, vectors - v), k, &a, &b, &to)
         v += most
 
 
@@ -507,7 +509,7 @@ cdef void set_memory(Product *job, Py_ssize_t groups):
     else:
         job.padded_bytes = up(job.channel_step * job.c_block * job.itemsize + slack, LINE)
         if job.in_rows:
-            job.columns_bytes = up((2 * vectors_of_run(job) + job.t_block) * sizeof(Py_ssize_t), LINE)
+            job.columns_bytes = up((2 * vectors_of_run(job) + job.c_block * job.t_block) * sizeof(Py_ssize_t), LINE)
         else:
             job.columns_bytes = up(job.c_block * job.t_block * job.kernels.NR * job.itemsize + slack, LINE)
     job.buffer_bytes = up(job.cut.outputs * job.o_block * job.itemsize, LINE)
