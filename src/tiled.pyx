@@ -57,7 +57,7 @@ cdef enum:
     MOST_ORDERS = 8  # layouts of weights that a plan remembers
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows, and multiply their columns too seldom
     MOST_IN_ROWS = 1536  # outputs of a run that is computed in rows, so that most vectors share a tile with others
-    OVERLAP_SHARE = 16  # of the vectors of rows, at the most one in so many is computed twice rather than copied
+    COLUMN_FILTERS = 8  # of an output, in the time of which its columns are copied (measured)
     SPREAD_CHANNELS = 4  # fewer than this, seen by
     SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured)
     FILLED_BYTES = 67108864  # of images that are filled before Ctrl-C is looked at again
@@ -472,10 +472,11 @@ cdef void set_blocks_of_k(Product *job, Py_ssize_t taps):
 
 
 cdef bint is_in_rows(const Product *job, Py_ssize_t columns):
-    """Whether vectors of outputs of one row see few channels where they are, and few of them twice."""
-    cdef Py_ssize_t lanes = job.kernels.lanes, vectors = (columns + lanes - 1) // lanes
+    """Whether vectors of outputs of one row see few channels where they are, and compute some outputs twice in less
+    time than it takes to copy columns."""
+    cdef Py_ssize_t lanes = job.kernels.lanes, outputs = up(columns, lanes)
     return (job.C < FEW_CHANNELS and lanes <= columns <= MOST_IN_ROWS
-            and OVERLAP_SHARE * (vectors * lanes - columns) <= vectors * lanes)
+            and (outputs - columns) * job.O <= outputs * COLUMN_FILTERS)
 
 
 cdef Py_ssize_t outputs_of_run(const Product *job, Py_ssize_t Q, Py_ssize_t columns):
