@@ -45,7 +45,9 @@ cdef enum:
     ROWS_BYTES = 524288  # of the rows that a tile sees in place, and those below it again: half of the second cache
     MOST_SCRATCH = 524288  # bytes of it, for the smallest region
     MOST_PHASES = 256  # each of which takes some time, even if no tap reaches it
-    FEW_FILTERS = 8  # of one channel: fewer leave most of a vector of filters empty (measured)
+    FEW_FILTERS = 8  # of one channel: fewer leave most of a vector of filters empty,
+    FEW_ROWS = 4  # or of the rows of a tile (measured)
+    MANY_WEIGHTS = 256  # of one channel: from here on both gradients together are faster as products (measured)
     FEW_COLUMNS = 16  # of outputs of a plane, of which a stride would make costly short strips
     CHUNK_BYTES = 262144  # read and written in a chunk: some ten microseconds
     SUMS_BYTES = 8388608  # of the weight gradient at a time
@@ -343,18 +345,22 @@ def why_not(conv):
 
 
 def why_slower(conv):
-    """Return why `tiled` is faster, or None: it computes small images of one channel side by side."""
+    """Return why `tiled` is faster, or None: it multiplies the one channel of planes by many filters at once."""
     h, v = conv.window
     columns = max(v.size, v.output)
-    if conv.C == 1 and conv.layout == "NCHW" and columns < LINE // conv.itemsize and columns <= conv.F:
+    if conv.C > 1 or conv.layout != "NCHW":
+        return None
+    if columns < LINE // conv.itemsize and columns <= conv.F:
         return "rows of one channel do not fill vectors, and as many filters fill tiles"
+    if conv.F * h.kernel * v.kernel >= MANY_WEIGHTS:
+        return "so many weights of one channel fill the tiles of products"
     return None
 
 
 def why_slower_forward(conv):
     """Return why forward alone is slower than a product, or None."""
-    if conv.C == 1 and conv.layout == "NHWC" and conv.F >= FEW_FILTERS:
-        return "the filters of one channel of pixels fill vectors of a product"
+    if conv.C == 1 and conv.F >= (FEW_FILTERS if conv.layout == "NHWC" else FEW_ROWS):
+        return "a product reads the cells of one channel once for many filters"
     return None
 
 

@@ -58,7 +58,7 @@ cdef enum:
     MANY_FILTERS = 256  # to which a panel is worth its copy: so many rows of tiles share the cost (measured)
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows, and multiply their columns too seldom
     MOST_IN_ROWS = 1536  # outputs of a run that is computed in rows, so that most vectors share a tile with others
-    OVERLAP_SHARE = 16  # of the vectors of rows, at the most one in so many is computed twice rather than copied
+    COLUMN_FILTERS = 8  # of an output, in the time of which its columns are copied (measured)
     SPREAD_CHANNELS = 4  # fewer than this, seen by
     SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured)
     FILLED_BYTES = 67108864  # of images that are filled before Ctrl-C is looked at again
@@ -244,15 +244,17 @@ cdef void rows_block(const Product *job, const Run *run, const char *weights, Py
     cdef const Kernels *kernels = job.kernels
     cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.padded_bytes)
     cdef Py_ssize_t *put = place + vectors_of_run(job)
-    cdef Py_ssize_t *tap = put + vectors_of_run(job)
-    cdef Py_ssize_t vectors = set_vectors(job, run, place, put), most = kernels.NR // kernels.lanes, v = 0, t
-    cdef Left a = Left(weights, job.K * kernels.MR, 1, (t1 - t0) * kernels.MR, NULL, NULL)
+    cdef Py_ssize_t *offset = put + vectors_of_run(job)
+    cdef Py_ssize_t vectors = set_vectors(job, run, place, put), most = kernels.NR // kernels.lanes, v = 0, c, t, k = 0
+    cdef Left a = Left(weights, job.K * kernels.MR, 1, kernels.MR, NULL, NULL)
     cdef Vectors b
-    for t in range(t1 - t0):
-        tap[t] = t
+    for c in range(channels):
+        for t in range(t0, t1):
+            offset[k] = c * job.channel_step + job.g.offset[t]
+            k += 1
     while v < vectors:
-        b = Vectors(scratch, job.channel_step, place + v, put + v, job.g.offset + t0, t1 - t0, tap)
-        kernels.multiply_vectors(filters, min(most, vectors - v), channels, &a, &b, &to)
+        b = Vectors(scratch, 0, place + v, put + v, offset, 0, NULL)
+        kernels.multiply_vectors(filters, min(most, vectors - v), k, &a, &b, &to)
         v += most
 
 
@@ -484,10 +486,11 @@ cdef void set_blocks_of_k(Product *job, Py_ssize_t taps):
 
 
 cdef bint is_in_rows(const Product *job, Py_ssize_t columns):
-    """Whether vectors of outputs of one row see few channels where they are, and few of them twice."""
-    cdef Py_ssize_t lanes = job.kernels.lanes, vectors = (columns + lanes - 1) // lanes
+    """Whether vectors of outputs of one row see few channels where they are, and compute some outputs twice in less
+    time than it takes to copy columns."""
+    cdef Py_ssize_t lanes = job.kernels.lanes, outputs = up(columns, lanes)
     return (job.C < FEW_CHANNELS and lanes <= columns <= MOST_IN_ROWS
-            and OVERLAP_SHARE * (vectors * lanes - columns) <= vectors * lanes)
+            and (outputs - columns) * job.O <= outputs * COLUMN_FILTERS)
 
 
 cdef Py_ssize_t outputs_of_run(const Product *job, Py_ssize_t Q, Py_ssize_t columns):
@@ -521,7 +524,7 @@ cdef void set_memory(Product *job, Py_ssize_t groups):
     else:
         job.padded_bytes = up(job.channel_step * job.c_block * job.itemsize + slack, LINE)
         if job.in_rows:
-            job.columns_bytes = up((2 * vectors_of_run(job) + job.t_block) * sizeof(Py_ssize_t), LINE)
+            job.columns_bytes = up((2 * vectors_of_run(job) + job.c_block * job.t_block) * sizeof(Py_ssize_t), LINE)
         else:
             job.columns_bytes = up(job.c_block * job.t_block * job.kernels.NR * job.itemsize + slack, LINE)
     job.buffer_bytes = up(job.cut.outputs * job.o_block * job.itemsize, LINE)

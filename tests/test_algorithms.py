@@ -41,7 +41,8 @@ def test_the_list_is_ordered_fastest_first() -> None:
             "few channels, filters or outputs",
         ),
         (SHAPES, {"groups": 4}, "depthwise", ""),
-        (((100, 1, 28, 28), (8, 1, 3, 3)), {}, "depthwise", ""),
+        (((100, 1, 28, 28), (2, 1, 3, 3)), {}, "depthwise", ""),
+        (((100, 1, 28, 28), (8, 1, 3, 3)), {}, "tiled", ""),  # forward, many filters of one channel
         (((100, 1, 8, 8), (8, 1, 3, 3)), {}, "tiled", ""),  # narrow images of one channel
         (((1, 64, 4, 4), (64, 64, 3, 3)), {"padding": 1}, "tiled", "few outputs"),
         (((8, 64, 12, 10), (64, 64, 3, 3)), {"stride": 2}, "tiled", "its stride is not 1"),

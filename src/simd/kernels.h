@@ -24,8 +24,8 @@ typedef struct {
     const ptrdiff_t *place;
 } Right;
 
-/* B of some taps: K rows for each, whose vectors lie anywhere. Vector v of row k of tap t is at
-   data + place[v] + offset[t] + k * row, and goes to number to[v] of a row of C; `tap` lists those that are added up.
+/* B whose vectors lie anywhere: vector v of row k is at data + place[v] + offset[k], and goes to number to[v] of a row
+   of C. Or, where there is a list of taps, K rows for each of them: of tap t at data + place[v] + offset[t] + k * row.
    A is packed, with the numbers of all taps side by side for each k. */
 typedef struct {
     const void *data;

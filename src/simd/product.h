@@ -11,6 +11,7 @@ enum { /* how the numbers of A are found, see Left */
 enum { /* how the vectors of B are found, see Right and Vectors */
     NAME(EVEN),
     NAME(ROWS_PLACED),
+    NAME(TAPS_PLACED),
     NAME(VECTORS_PLACED),
 };
 
@@ -22,7 +23,7 @@ ALWAYS ptrdiff_t NAME(column)(const int a_is, const int nv, const int v, ptrdiff
 
 /* One tile of C in registers:
 
-     for part of K                               one; or where vectors are placed, a tap that all of them see
+     for part of K                               one; or a tap, where those of vectors are placed
        for k                                     a row of B, NV vectors, from the first cache
          for m in rows of the tile               a number of A, spread
            for v in vectors of the row           acc[m][v] += a[m][k] * b[k][v]                                     */
@@ -30,10 +31,11 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
                        ptrdiff_t m0, const T *b, const Right *right, const Vectors *vectors, const T *next,
                        const Target *to, const T *column_bias, const ptrdiff_t last)
 {
-#define B_VECTOR(v) (b_is == NAME(VECTORS_PLACED) ? vectors->place[v] : NAME(column)(a_is, nv, v, last))
-#define C_VECTOR(v) (b_is == NAME(VECTORS_PLACED) ? vectors->to[v] : NAME(column)(a_is, nv, v, last))
+#define B_VECTOR(v) (vectors ? vectors->place[v] : NAME(column)(a_is, nv, v, last))
+#define C_VECTOR(v) (vectors ? vectors->to[v] : NAME(column)(a_is, nv, v, last))
 #define C_ROW(m) (a_is == NAME(PLACED) ? c_place[m0 + m] : m * c_row)
-    const ptrdiff_t parts = b_is == NAME(VECTORS_PLACED) ? vectors->taps : 1;
+    const int rows_placed = b_is == NAME(ROWS_PLACED) || b_is == NAME(VECTORS_PLACED);
+    const ptrdiff_t parts = b_is == NAME(TAPS_PLACED) ? vectors->taps : 1;
     const ptrdiff_t *c_place = to->place, c_row = to->row;
     const int add = to->add, relu = to->relu;
     T *c = (T *)to->data + (a_is == NAME(PLACED) ? 0 : m0 * c_row);
@@ -55,12 +57,12 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
     }
     for (ptrdiff_t part = 0; part < parts; part++) {
         const T *a_part = a, *b_part = b;
-        if (b_is == NAME(VECTORS_PLACED))
+        if (b_is == NAME(TAPS_PLACED))
             a_part += vectors->tap[part] * MR, b_part += vectors->offset[vectors->tap[part]];
         for (ptrdiff_t k = 0; k < K; k++) {
             const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : 0;
             Vector numbers[NV];
-            const T *b_k = b_part + (b_is == NAME(ROWS_PLACED) ? place[k] : k * b_row);
+            const T *b_k = b_part + (rows_placed ? place[k] : k * b_row);
             if (a_is == NAME(PACKED) && b_is == NAME(EVEN))
                 PREFETCH(next + k * b_row);
 #pragma GCC unroll 4
@@ -213,15 +215,22 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const Left *a,
 static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, const Left *a, const Vectors *vectors,
                                    const Target *c)
 {
-    const Right right = {.data = vectors->data, .row = vectors->row};
-#define PANEL(nv)                                                                                                     \
-    NAME(panel)(nv, NAME(PACKED), NAME(VECTORS_PLACED), M, K, a, right.data, &right, vectors, right.data, c, NULL, 0)
-    if (nv == NV)
-        PANEL(NV);
-    else if (nv == 2)
-        PANEL(2);
-    else
-        PANEL(1);
+    const Right right = {.data = vectors->data, .row = vectors->row, .place = vectors->offset};
+#define PANEL(nv, b_is)                                                                                               \
+    NAME(panel)(nv, NAME(PACKED), NAME(b_is), M, K, a, right.data, &right, vectors, right.data, c, NULL, 0)
+#define PANELS(nv)                                                                                                    \
+    if (vectors->tap)                                                                                                 \
+        PANEL(nv, TAPS_PLACED);                                                                                       \
+    else                                                                                                              \
+        PANEL(nv, VECTORS_PLACED);
+    if (nv == NV) {
+        PANELS(NV)
+    } else if (nv == 2) {
+        PANELS(2)
+    } else {
+        PANELS(1)
+    }
+#undef PANELS
 #undef PANEL
 }
 
