@@ -180,8 +180,8 @@ cdef class Problem:
         vector *= d.vectors
         d.block = tiles((RING_BYTES // (slots * vector) - d.reach_w) // d.stride_w + 1, columns)
         source_columns = (d.block - 1) * d.stride_w + d.reach_w
-        d.band = tiles(((ADJACENT_BYTES if d.adjacent else TURNED_BYTES) // vector - (d.reach_h - d.stride_h) * source_columns)
-                       // (source_columns * d.stride_h + phases * d.block), rows)
+        fit = (ADJACENT_BYTES if d.adjacent else TURNED_BYTES) // vector - (d.reach_h - d.stride_h) * source_columns
+        d.band = tiles(fit // (source_columns * d.stride_h + phases * d.block), rows)
         d.pitch = source_columns * self.kernels.lanes
         d.slot = d.vectors * d.pitch
         self.set_scratch(rows, columns, slots * d.slot,

@@ -48,6 +48,12 @@ def test_the_list_is_ordered_fastest_first() -> None:
         (((8, 64, 12, 10), (64, 64, 3, 3)), {"stride": 2}, "tiled", "its stride is not 1"),
         (((8, 64, 24, 24), (64, 64, 3, 3)), {"dilation": 2}, "winograd", ""),
         (((8, 64, 9, 9), (64, 64, 3, 3)), {"dilation": 4}, "tiled", "its dilation steps over"),
+        (
+            ((1, 64, 256, 256), (64, 64, 3, 3)),
+            {"dilation": (65, 64)},
+            "tiled",
+            "its dilation parts the image",
+        ),
         (((8, 64, 12, 10), (64, 64, 1, 3)), {}, "tiled", "its kernel is neither 3x3 nor 5x5"),
         (((8, 2049, 12, 10), (64, 2049, 3, 3)), {}, "tiled", "more than 2048 channels"),
         (((8, 64, 12, 10), (64, 64, 3, 3)), {"padding": 1}, "winograd", ""),
