@@ -14,7 +14,8 @@ One product kernel (simd/product.h) does all the arithmetic, C (M x N) += A (M x
 "pixels" is for NHWC, where channels lie side by side, "planes" for NCHW (and for groups of few channels, whose vectors
 would be nearly empty); both take any strides. Outputs are numbered through all images and cut into runs, so that small
 images share a tile; K = C*KH*KW. What a run sees is copied once with the padding around it (simd/padded.h), unless it
-is a 1x1 that can take it in place. Pixels of many channels are not copied either: the outputs of a run fall into
+is a 1x1 that can take it in place; for many filters, so that the copy is used often, a panel of that is made, too, where
+vectors would straddle cache lines. Pixels of many channels are not copied either: the outputs of a run fall into
 classes, each of which sees its own taps (nine for 3x3), and taps in the padding are left out. Few channels in planes do
 not pay for their columns: of them, vectors of neighbouring outputs are seen where the padded rows are, and the last
 vector of a row overlaps the one before. The input gradient is a forward pass over dy with the weights flipped and

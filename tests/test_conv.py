@@ -40,26 +40,65 @@ def test_numbers_by_hand() -> None:
     np.testing.assert_array_equal(db, [0])
 
 
+def assert_equals_reference(
+    x: np.ndarray, weights: np.ndarray, algorithm: str, rng: np.random.Generator, **options: object
+) -> None:
+    """All results, of whole numbers and so exactly."""
+    bias = rng.integers(-8, 9, len(weights)).astype(x.dtype)
+    y, cache = cnnfast.conv2d_forward(x, weights, bias, algorithm=algorithm, **options)
+    expected, known = reference.conv2d_forward(x, weights, bias, **options)
+    dy = rng.integers(-8, 9, y.shape).astype(x.dtype)
+    found = (y, *cnnfast.conv2d_backward(dy, cache))
+    wanted = (expected, *reference.conv2d_backward(dy, known))
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=f"x {x.shape}, w {weights.shape}")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_with_every_rest_of_channels(stride: int, dtype: str, layout: str) -> None:
-    """Vectors of channels, their rests, and blocks that are turned: whole numbers, so exact."""
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 2), (5, 1), (7, 1)])
+def test_depthwise_with_every_rest_of_channels(
+    kernel: int, dilation: int, stride: int, dtype: str, layout: str
+) -> None:
+    """Vectors of channels, their rests, and blocks that are turned."""
     rng = np.random.default_rng(0)
     for channels in range(1, 34):
-        h, w = int(rng.integers(1, 10)), int(rng.integers(1, 10))
+        h, w = rng.integers(2 * dilation, 10, 2)
         shape = (2, channels, h, w) if layout == "NCHW" else (2, h, w, channels)
         x = rng.integers(-8, 9, shape).astype(dtype)
-        weights = rng.integers(-8, 9, (channels, 1, 3, 3)).astype(dtype)
-        bias = rng.integers(-8, 9, channels).astype(dtype)
-        options = {"stride": stride, "padding": 1, "groups": channels, "layout": layout}
-        y, cache = cnnfast.conv2d_forward(x, weights, bias, algorithm="depthwise", **options)
-        expected, known = cnnfast.reference.conv2d_forward(x, weights, bias, **options)
-        dy = rng.integers(-8, 9, y.shape).astype(dtype)
-        found = (y, *cnnfast.conv2d_backward(dy, cache))
-        wanted = (expected, *cnnfast.reference.conv2d_backward(dy, known))
-        for a, b in zip(found, wanted, strict=True):
-            np.testing.assert_array_equal(a, b, err_msg=f"{channels} channels, {h}x{w}")
+        weights = rng.integers(-8, 9, (channels, 1, kernel, kernel)).astype(dtype)
+        options = {"stride": stride, "padding": kernel // 2 * dilation, "dilation": dilation}
+        assert_equals_reference(
+            x, weights, "depthwise", rng, groups=channels, layout=layout, **options
+        )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "filters", "options"),
+    [
+        ((3, 40, 7, 7), 260, {}),
+        ((2, 70, 14, 14), 300, {}),
+        ((2, 512, 4, 4), 1024, {}),  # pixels that lie whole pages apart
+        ((2, 130, 9, 9), 260, {"stride": 2}),
+        ((2, 40, 11, 11), 150, {"kernel": 3, "stride": 2, "padding": 1}),
+    ],
+)
+def test_many_filters_of_tiles(
+    shape: tuple[int, ...], filters: int, options: dict[str, int], dtype: str, layout: str
+) -> None:
+    """Panels that are copied, or not, wherever x begins in a cache line."""
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(-8, 9, (2 + np.prod(shape))).astype(dtype)
+    kernel = options.get("kernel", 1)
+    weights = rng.integers(-8, 9, (filters, shape[1], kernel, kernel)).astype(dtype)
+    options = {name: value for name, value in options.items() if name != "kernel"}
+    for first in range(3):
+        x = numbers[first : first + np.prod(shape)]
+        x = x.reshape(shape if layout == "NCHW" else (shape[0], *shape[2:], shape[1]))
+        assert_equals_reference(x, weights, "tiled", rng, layout=layout, **options)
 
 
 def test_depthwise_gradient_of_strided_pixels_takes_little_memory() -> None:
