@@ -135,6 +135,16 @@ ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t 
     }
 }
 
+/* Each number of vectors is compiled for itself. */
+#define FOR_WIDTH(nv, with)                                                                                           \
+    if (nv == NV) {                                                                                                   \
+        with(NV)                                                                                                      \
+    } else if (nv == 2) {                                                                                             \
+        with(2)                                                                                                       \
+    } else {                                                                                                          \
+        with(1)                                                                                                       \
+    }
+
 static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, const Right *right,
                               const T *next, const Target *to, const T *column_bias, ptrdiff_t last)
 {
@@ -153,13 +163,7 @@ static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left
         PANEL(nv, IN_ROWS, ROWS_PLACED);                                                                              \
     else                                                                                                              \
         PANEL(nv, IN_ROWS, EVEN);
-    if (nv == NV) {
-        PANELS(NV)
-    } else if (nv == 2) {
-        PANELS(2)
-    } else {
-        PANELS(1)
-    }
+    FOR_WIDTH(nv, PANELS)
 #undef PANELS
 #undef PANEL
 }
@@ -223,16 +227,11 @@ static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, const
         PANEL(nv, TAPS_PLACED);                                                                                       \
     else                                                                                                              \
         PANEL(nv, VECTORS_PLACED);
-    if (nv == NV) {
-        PANELS(NV)
-    } else if (nv == 2) {
-        PANELS(2)
-    } else {
-        PANELS(1)
-    }
+    FOR_WIDTH(nv, PANELS)
 #undef PANELS
 #undef PANEL
 }
+#undef FOR_WIDTH
 
 /* for a block of k that stays in the first cache, for a panel, for o in rows of the panel: whole rows of the result
    where neighbours in o are neighbours in memory, blocks of 4 x 4 where those in k are, single numbers elsewhere */
