@@ -101,6 +101,26 @@ def test_many_filters_of_tiles(
         assert_equals_reference(x, weights, "tiled", rng, layout=layout, **options)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_do_not_depend_on_where_arrays_begin(dtype: str, layout: str) -> None:
+    """Panels are copied or not by that, and their sums have one order."""
+    rng = np.random.default_rng(0)
+    shape = (2, 70, 16, 16) if layout == "NCHW" else (2, 16, 16, 70)
+    numbers = rng.standard_normal(np.prod(shape)).astype(dtype)
+    weights = rng.standard_normal((300, 70, 1, 1)).astype(dtype)
+    bias = rng.standard_normal(300).astype(dtype)
+    dy = rng.standard_normal((2, 300, 16, 16)).astype(dtype)
+    dy = dy if layout == "NCHW" else np.ascontiguousarray(dy.transpose(0, 2, 3, 1))
+    results = set()
+    for first in range(8):  # at least one of them at the beginning of a vector
+        x = np.concatenate((numbers[:first], numbers))[first:].reshape(shape)
+        y, cache = cnnfast.conv2d_forward(x, weights, bias, layout=layout, algorithm="tiled")
+        gradients = cnnfast.conv2d_backward(dy, cache)
+        results.add(b"".join(array.tobytes() for array in (y, *gradients)))
+    assert len(results) == 1
+
+
 def test_depthwise_gradient_of_strided_pixels_takes_little_memory() -> None:
     """The sums have one order whatever the strides, and what is copied for that is not all of x."""
     rng = np.random.default_rng(0)
