@@ -407,7 +407,7 @@ cdef void totals_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 
 
 def add_bias_gradient(conv, dy_nchw, db):
-    """Add to db, in float64, the sums of each filter, in an order that suits the layout; not finite if dy is not.
+    """Put into db, zeros in float64, the sums of each filter, in an order that suits the layout; not finite if dy is not.
 
     A few numbers are added up in the dtype of dy before they go to float64.
     """

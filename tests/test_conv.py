@@ -252,3 +252,16 @@ def test_options_are_any_index() -> None:
     for two in (np.int64(2), np.uint8(2), Two()):
         got = cnnfast.conv2d(x, w, stride=two, padding=two, dilation=[two, two], groups=two)
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bias_gradients_of_finite_sums_are_finite(layout: str) -> None:
+    """Parts of the sum are beyond the range of float32, in both directions."""
+    dy = np.resize(np.float32([3e38] * 48 + [-3e38] * 48), (1, 1, 8, 12))
+    dy[0, 0, 0, 0] = 1e38
+    x, w = np.zeros((1, 1, 8, 12), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    if layout == "NHWC":
+        x, dy = (a.reshape(1, 8, 12, 1) for a in (x, dy))
+    _, cache = cnnfast.conv2d_forward(x, w, w[0, 0, 0], layout=layout, algorithm="tiled")
+    db = cnnfast.conv2d_backward(dy, cache, needs="b")[2]
+    np.testing.assert_allclose(db, [-2e38], rtol=1e-6)

@@ -93,6 +93,16 @@ def test_average_divisors_by_hand(width: int, options: dict, want: list[float]) 
     np.testing.assert_allclose(y.ravel(), want, rtol=1e-15)
 
 
+@ORDERS
+@pytest.mark.parametrize("shape", [(1, 1, 1, 5), (2, 9, 8, 8), (1, 33, 40, 50)])
+def test_global_averages_of_finite_numbers_are_finite(layout: str, shape: tuple) -> None:
+    """Their sum is beyond the range of float32."""
+    x = np.full(shape, 2e38, np.float32)
+    x = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if layout == "NHWC" else x
+    y = cnnfast.global_avg_pool2d(x, layout=layout)
+    np.testing.assert_array_equal(y, np.full(shape[:2], 2e38, np.float32))
+
+
 @pytest.mark.parametrize("kind", ["max", "avg"])
 def test_an_empty_batch_of_giant_images_takes_no_time(kind: str) -> None:
     x = np.broadcast_to(np.ones((1, 1, 1, 1)), (0, 1, 2**40, 2**19))

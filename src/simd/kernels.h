@@ -240,7 +240,7 @@ typedef struct {
     void (*add_sums)(const void *sums, ptrdiff_t slices, ptrdiff_t slice, ptrdiff_t tap, ptrdiff_t row, ptrdiff_t m0,
                      ptrdiff_t m1, ptrdiff_t N, ptrdiff_t taps, void *to, ptrdiff_t m_step, ptrdiff_t n_step,
                      ptrdiff_t t_step);
-    /* sums[c] += the sum of C channels of y over places q0 to q0 + count - 1, of which a few are added up in T. */
+    /* sums[c], 0 before, = the sum of C channels of y over places q0 to q0 + count - 1; a few are added up in T. */
     void (*channel_sums)(const Places *p, int by_pixels, const void *y, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C,
                          double *sums);
     /* Add columns[c * taps + t][q], or rows[q][t * channels + c], to the cells that outputs q0 to q0 + count - 1 see. */

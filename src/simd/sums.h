@@ -178,8 +178,18 @@ ALWAYS void NAME(sums_of_pixels)(const T **pixel, const ptrdiff_t count, ptrdiff
     }
 }
 
-/* A few numbers are added up in T, then in double. The order of a sum depends on the numbers of outputs only, not on
-   where they are.
+/* The sum of one channel where its parts may lie beyond the range of T. */
+static double NAME(sum_in_double)(const Places *p, const T *y, ptrdiff_t q, ptrdiff_t end)
+{
+    const ptrdiff_t size = p->rows * p->columns;
+    double sum = 0;
+    for (; q < end; q++)
+        sum += y[q / size * p->image + q % size / p->columns * p->row + q % p->columns * p->cell];
+    return sum;
+}
+
+/* A few numbers are added up in T, then in double; all of a channel's in double where such a sum is not finite. The
+   order of a sum depends on the numbers of outputs only, not on where they are.
 
      planes    for image, for c in channels
                  for run of its cells                               a vector at a time; what is scattered is copied first
@@ -209,4 +219,7 @@ static void NAME(channel_sums)(const Places *p, int by_pixels, const void *y, pt
         else
             NAME(sums_of_pixels)(pixel, run, at.channel, C, sums);
     }
+    for (ptrdiff_t c = 0; c < C; c++)
+        if (sums[c] - sums[c] != 0)
+            sums[c] = NAME(sum_in_double)(p, (const T *)y + c * p->channel, end - count, end);
 }
