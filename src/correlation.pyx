@@ -28,7 +28,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
+from cnnfast._engine cimport SAME_SET, Memory, View, kernels_for, run, thread_count, up, waits_for_vectors
 from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, set_places
 from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Unfolding
 
@@ -46,10 +46,8 @@ cdef enum:
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     SHARED_BYTES = 786432  # of pixels that groups take their few channels from: in the second cache from group to group
     SLACK = 128  # bytes that may be read or written past copies
-    CACHE_LINE = 64  # bytes
     MANY_ROWS = 128  # of C, to whose tiles a panel is worth a copy (measured)
-    SAME_SET = 4096  # bytes: what lies so far apart shares a set of the first cache
-    LINE = 1024  # numbers of a line of cells that rows are copied from: a few of them stay in the first cache
+    CELLS = 1024  # numbers of a line of cells that rows are copied from: a few of them stay in the first cache
     MOST_ROWS = 512  # of C by columns of several taps, which take memory in each thread: 1.6 MiB in float64
 
 cdef struct Correlation:
@@ -155,7 +153,7 @@ cdef bint is_panel_in_place(const Correlation *job, Py_ssize_t rows, Py_ssize_t 
     if they do not push each other out of the first cache.
     """
     return (columns % job.kernels.lanes == 0 and step * job.itemsize % SAME_SET != 0
-            and (rows < MANY_ROWS or job.kernels.NR * job.itemsize > CACHE_LINE))
+            and (rows < MANY_ROWS or not waits_for_vectors(job.kernels, job.itemsize)))
 
 
 cdef void columns_run(const Correlation *job, const Run *run, const char *x, const char *dy, Py_ssize_t rows,
@@ -277,7 +275,7 @@ cdef class _Plan:
                                                               h.size)
         g.columns, g.KW, g.stride_w, g.left, g.W = v.output, v.kernel, v.stride, v.pad_before, v.size
         g.channels = self.job.C
-        g.most = min(g.columns, max(LINE // g.channels - g.KW, 0) // g.stride_w + 1)
+        g.most = min(g.columns, max(CELLS // g.channels - g.KW, 0) // g.stride_w + 1)
         g.line = up(((g.most - 1) * g.stride_w + g.KW) * g.channels + self.job.kernels.lanes, self.job.kernels.lanes)
 
     cdef set_slices(self):
@@ -407,9 +405,9 @@ cdef void totals_chunk(void *context, Py_ssize_t i, int thread) noexcept nogil:
 
 
 def add_bias_gradient(conv, dy_nchw, db):
-    """Put into db, zeros in float64, the sums of each filter, in an order that suits the layout; not finite if dy is not.
+    """Put the sum of each filter into db, zeros in float64; it is not finite if dy is not.
 
-    A few numbers are added up in the dtype of dy before they go to float64.
+    Their order suits the layout, and a few numbers are added up in the dtype of dy before they go to float64.
     """
     if 0 in dy_nchw.shape:
         return

@@ -27,7 +27,7 @@ import numpy as np
 
 from libc.string cimport memset
 
-from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
+from cnnfast._engine cimport LINE, Memory, View, kernels_for, run, thread_count, up
 from kernels cimport Depthwise, Kernels, Places, Taps
 
 from cnnfast import _naive
@@ -39,7 +39,6 @@ cdef enum:
     RING_BYTES = 131072  # of one by channels, which has the rows that an output sees: part of the second cache
     ADJACENT_BYTES = 1048576  # read and written in a region of those, whose first rows are copied twice
     TURNED_BYTES = 262144  # and where outputs are kept until they are turned: part of the second cache, too
-    LINE = 64  # bytes of a cache line
     FAR_BYTES = 2048  # between pixels, where a tile's cells fall into few sets of the first cache and many pages
     RUN_BYTES = 512  # of neighbouring channels of pixels, copied or summed together: a few cache lines
     ROWS_BYTES = 524288  # of the rows that a tile sees in place, and those below it again: half of the second cache

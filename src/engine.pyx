@@ -20,7 +20,6 @@ cdef extern from "Python.h":
 MOST = MOST_THREADS  # threads
 
 cdef enum:
-    LINE = 64  # bytes of a cache line, on which scratch memory begins
     TILE_K = 256  # of the product that is repeated: its tile of A and panel of B fit the first cache, or nearly
 
 cdef const InstructionSet *instruction_set = NULL

@@ -40,7 +40,8 @@ from math import prod
 
 import numpy as np
 
-from cnnfast._engine cimport Memory, View, kernels_for, rows_to_pack, run, thread_count, up
+from cnnfast._engine cimport LINE, SAME_SET, Memory, View, kernels_for, rows_to_pack, run, thread_count, up
+from cnnfast._engine cimport waits_for_vectors
 from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, run_of
 from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Vectors, Windows
 
@@ -64,13 +65,11 @@ cdef enum:
     SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured)
     FILLED_BYTES = 67108864  # of images that are filled before Ctrl-C is looked at again
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
-    LINE = 64  # bytes of a cache line
     TILES_OF_CLASS = 4  # of rows of C that a class of a run should have on average: the last ones are not full
     MOST_SIDE = 8192  # outputs of an axis that are told apart one by one
     FEW_CHUNKS = 16  # fewer chunks than this are cut further, by outputs and then by filters
     FEW_OUTPUTS = 128  # pixels; for so few, weights are used too seldom to be packed (measured)
     MANY_CHANNELS = 512  # and with fewer than this, sums are too short
-    SAME_SET = 4096  # bytes: what lies so far apart shares a set of the first cache, so pixels are not taken from there
     MOST_CLASSES = 16  # of outputs that see the same taps
     MOST_FILTERS = 384  # filters of a chunk: a multiple of every tile's rows and columns, bounds the buffer of outputs
     BUFFER_BYTES = 1048576  # of planes, whose rows and columns are copied anew for each chunk of filters: more of them
@@ -236,7 +235,7 @@ cdef bint is_copied(const Product *job, const char *cells, Py_ssize_t row) noexc
     A row of a wide tile has more products for each vector that it loads, so that it does not wait for them.
     """
     cdef Py_ssize_t vector = job.kernels.lanes * job.itemsize
-    return (job.O >= MANY_FILTERS and job.kernels.NR * job.itemsize <= LINE
+    return (job.O >= MANY_FILTERS and waits_for_vectors(job.kernels, job.itemsize)
             and (<Py_ssize_t>cells % vector != 0 or row * job.itemsize % vector != 0))
 
 

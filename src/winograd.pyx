@@ -38,7 +38,7 @@ from functools import lru_cache
 
 from libc.string cimport memset
 
-from cnnfast._engine cimport Memory, View, kernels_for, run, thread_count, up
+from cnnfast._engine cimport LINE, Memory, View, kernels_for, run, thread_count, up
 from kernels cimport Cells, Kernels, Left, Places, Right, Target
 
 from cnnfast import _tiled
@@ -46,7 +46,6 @@ from cnnfast import _tiled
 cdef enum:
     SIDE = 6  # cells of a tile, each way
     POINTS = 36
-    LINE = 64  # bytes of a cache line
     CHUNK_BYTES = 1048576  # of transformed cells and a panel of outputs: the second cache
     LEAST_TILES = 16  # of a chunk; fewer would read the weights too often
     MOST_TILES = 48  # more gain nothing

@@ -2,6 +2,10 @@
 
 from kernels cimport Kernels
 
+cdef enum:
+    LINE = 64  # bytes of a cache line
+    SAME_SET = 4096  # bytes: what lies so far apart shares a set of the first cache, and pushes each other out
+
 ctypedef void (*Chunk)(void *context, Py_ssize_t i, int thread) noexcept nogil
 
 cdef const Kernels *kernels_for(dtype) except NULL
@@ -15,6 +19,10 @@ cdef inline Py_ssize_t up(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
 cdef inline Py_ssize_t rows_to_pack(Py_ssize_t width, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
     """Rows of weights that are packed together: a panel; 64 where rows are closer than columns, to read whole lines."""
     return max(64 // width, 1) * width if row < column else width
+
+cdef inline bint waits_for_vectors(const Kernels *kernels, Py_ssize_t item) noexcept nogil:
+    """Whether a tile is a line wide: its rows have too few products to hide loads of vectors that straddle lines."""
+    return kernels.NR * item <= LINE
 
 cdef class View:
     cdef Py_buffer buffer
