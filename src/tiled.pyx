@@ -41,7 +41,7 @@ from math import prod
 import numpy as np
 
 from cnnfast._engine cimport LINE, SAME_SET, Memory, View, kernels_for, rows_to_pack, run, thread_count, up
-from cnnfast._engine cimport waits_for_vectors
+from cnnfast._engine cimport push_each_other_out, waits_for_vectors
 from cnnfast._windows cimport Cut, Sight, cut_outputs, first_of, is_in_one_image, run_from, run_of
 from kernels cimport MOST_OUTPUTS, Kernels, Left, Padded, Places, Right, Run, Target, Vectors, Windows
 
@@ -57,7 +57,8 @@ cdef enum:
     FAR_BYTES = 1048576  # of y, more than the second cache holds
     TABLE_BYTES = 16  # of offsets for each number of K
     MOST_ORDERS = 8  # layouts of weights that a plan remembers
-    MANY_FILTERS = 256  # to which a panel is worth its copy: so many rows of tiles share the cost (measured)
+    MANY_FILTERS = 256  # to which a panel is worth its copy: so many rows of tiles share the cost (measured);
+    SOME_FILTERS = 32  # and to which one whose vectors push each other out of the first cache
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows, and multiply their columns too seldom
     MOST_IN_ROWS = 1536  # outputs of a run that is computed in rows, so that most vectors share a tile with others
     COLUMN_FILTERS = 8  # of an output, in the time of which its columns are copied (measured)
@@ -213,7 +214,7 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
     if job.in_rows:
         rows_block(job, run, weights, channels, t0, t1, filters, scratch, to)
         return
-    if job.g.taps == 1 and not is_copied(job, cells, row):
+    if job.g.taps == 1 and not is_copied(job, cells, row, depth):
         b = Right(cells, NR, row, after, NULL)
         kernels.multiply(filters, run.count, depth, &a, &b, &to)
         return
@@ -229,14 +230,17 @@ cdef void planes_block(const Product *job, const Run *run, const char *x, const 
         q += NR
 
 
-cdef bint is_copied(const Product *job, const char *cells, Py_ssize_t row) noexcept nogil:
-    """Whether panels of one tap are copied: their vectors would straddle cache lines, and are loaded many times.
+cdef bint is_copied(const Product *job, const char *cells, Py_ssize_t row, Py_ssize_t depth) noexcept nogil:
+    """Whether panels of one tap are copied: vectors would come from the second cache, or straddle lines, many times.
 
     A row of a wide tile has more products for each vector that it loads, so that it does not wait for them.
     """
     cdef Py_ssize_t vector = job.kernels.lanes * job.itemsize
-    return (job.O >= MANY_FILTERS and waits_for_vectors(job.kernels, job.itemsize)
-            and (<Py_ssize_t>cells % vector != 0 or row * job.itemsize % vector != 0))
+    if not waits_for_vectors(job.kernels, job.itemsize):
+        return False
+    if push_each_other_out(depth, row * job.itemsize):
+        return job.O >= SOME_FILTERS
+    return job.O >= MANY_FILTERS and (<Py_ssize_t>cells % vector != 0 or row * job.itemsize % vector != 0)
 
 
 cdef void rows_block(const Product *job, const Run *run, const char *weights, Py_ssize_t channels, Py_ssize_t t0,

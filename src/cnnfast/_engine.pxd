@@ -4,7 +4,8 @@ from kernels cimport Kernels
 
 cdef enum:
     LINE = 64  # bytes of a cache line
-    SAME_SET = 4096  # bytes: what lies so far apart shares a set of the first cache, and pushes each other out
+    SAME_SET = 4096  # bytes: what lies so far apart shares a set of the first cache,
+    WAYS = 8  # which holds so many lines
 
 ctypedef void (*Chunk)(void *context, Py_ssize_t i, int thread) noexcept nogil
 
@@ -23,6 +24,11 @@ cdef inline Py_ssize_t rows_to_pack(Py_ssize_t width, Py_ssize_t row, Py_ssize_t
 cdef inline bint waits_for_vectors(const Kernels *kernels, Py_ssize_t item) noexcept nogil:
     """Whether a tile is a line wide: its rows have too few products to hide loads of vectors that straddle lines."""
     return kernels.NR * item <= LINE
+
+cdef inline bint push_each_other_out(Py_ssize_t count, Py_ssize_t step) noexcept nogil:
+    """Whether so many vectors, so many bytes apart, share a few sets of the first cache, and do not fit those."""
+    cdef Py_ssize_t apart = min(step & -step, SAME_SET)  # as far as sets can tell
+    return apart >= SAME_SET // 4 and count * apart > WAYS * SAME_SET
 
 cdef class View:
     cdef Py_buffer buffer
