@@ -58,7 +58,7 @@ cdef enum:
     TABLE_BYTES = 16  # of offsets for each number of K
     MOST_ORDERS = 8  # layouts of weights that a plan remembers
     MANY_FILTERS = 256  # to which a panel is worth its copy: so many rows of tiles share the cost (measured);
-    SOME_FILTERS = 32  # and to which one whose vectors push each other out of the first cache
+    SOME_FILTERS = 24  # and to which one whose vectors push each other out of the first cache
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows, and multiply their columns too seldom
     MOST_IN_ROWS = 1536  # outputs of a run that is computed in rows, so that most vectors share a tile with others
     COLUMN_FILTERS = 8  # of an output, in the time of which its columns are copied (measured)

@@ -26,9 +26,9 @@ cdef inline bint waits_for_vectors(const Kernels *kernels, Py_ssize_t item) noex
     return kernels.NR * item <= LINE
 
 cdef inline bint push_each_other_out(Py_ssize_t count, Py_ssize_t step) noexcept nogil:
-    """Whether so many vectors, so many bytes apart, share a few sets of the first cache, and do not fit those."""
+    """Whether so many vectors, so many bytes apart, share a few sets of the first cache, which hold half of them."""
     cdef Py_ssize_t apart = min(step & -step, SAME_SET)  # as far as sets can tell
-    return apart >= SAME_SET // 4 and count * apart > WAYS * SAME_SET
+    return apart >= SAME_SET // 4 and count * apart >= 2 * WAYS * SAME_SET
 
 cdef class View:
     cdef Py_buffer buffer
