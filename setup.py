@@ -1,10 +1,14 @@
 """The table of compiled modules: `src/<name>.pyx` becomes `cnnfast._<name>`."""
 
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from itertools import chain
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 MODULES = {  # name: its sources in C; the one that takes longest to compile begins
     "engine": [
@@ -56,7 +60,24 @@ def extension(name: str, *sources: str) -> Extension:
     )
 
 
+class SideBySide(build_ext):
+    """Sources of one module are compiled at once, too, as many as there are processors."""
+
+    def build_extensions(self) -> None:
+        """Let a pool of threads call the compiler."""
+        compile_in_turn = self.compiler.compile
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+            def side_by_side(sources: list[str], **options: object) -> list[str]:
+                found = pool.map(lambda source: compile_in_turn([source], **options), sources)
+                return list(chain.from_iterable(found))
+
+            self.compiler.compile = side_by_side
+            super().build_extensions()
+
+
 setup(
+    cmdclass={"build_ext": SideBySide},
     ext_modules=cythonize(
         [
             *(
@@ -70,5 +91,5 @@ setup(
         compiler_directives=DIRECTIVES,
         shared_utility_qualified_name="cnnfast._cython_views",
     ),
-    options={"build_ext": {"parallel": True}},  # as many modules at once as there are processors
+    options={"build_ext": {"parallel": True}},
 )
