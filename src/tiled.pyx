@@ -17,10 +17,10 @@ images share a tile; K = C*KH*KW. What a run sees is copied once with the paddin
 is a 1x1 that can take it in place; for many filters, so that the copy is used often, a panel of that is made, too, where
 vectors would straddle cache lines. Pixels of many channels are not copied either: the outputs of a run fall into
 classes, each of which sees its own taps (nine for 3x3), and taps in the padding are left out. Few channels in planes do
-not pay for their columns: of them, vectors of neighbouring outputs are seen where the padded rows are, and the last
-vector of a row overlaps the one before. The input gradient is a forward pass over dy with the weights flipped and
+not pay for their columns, nor do few filters: of them, vectors of neighbouring outputs are seen where the padded rows
+are, and the last vector of a row overlaps the one before. The input gradient is a forward pass over dy with the weights flipped and
 transposed; with stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a
-cell. For few channels it is the product w.T dy, whose columns are added back to the cells they came from. The weight
+cell. For few channels it often is the product w.T dy, whose columns are added back to the cells they came from. The weight
 gradient is in correlation.pyx, and what is better for many small images in abreast.pyx.
 
     for run of outputs (and some filters, where runs are few)         in parallel; depends on the problem only
@@ -62,8 +62,10 @@ cdef enum:
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows, and multiply their columns too seldom
     MOST_IN_ROWS = 1536  # outputs of a run that is computed in rows, so that most vectors share a tile with others
     COLUMN_FILTERS = 8  # of an output, in the time of which its columns are copied (measured)
+    FEW_FILTERS = 3  # up to which a tile has as many more vectors
     SPREAD_CHANNELS = 4  # fewer than this, seen by
     SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured)
+    LONG_ROW = 512  # bytes
     FILLED_BYTES = 67108864  # of images that are filled before Ctrl-C is looked at again
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     TILES_OF_CLASS = 4  # of rows of C that a class of a run should have on average: the last ones are not full
@@ -249,17 +251,14 @@ cdef void rows_block(const Product *job, const Run *run, const char *weights, Py
     cdef Py_ssize_t *place = <Py_ssize_t *>(scratch + job.padded_bytes)
     cdef Py_ssize_t *put = place + vectors_of_run(job)
     cdef Py_ssize_t *offset = put + vectors_of_run(job)
-    cdef Py_ssize_t vectors = set_vectors(job, run, place, put), most = kernels.NR // kernels.lanes, v = 0, c, t, k = 0
+    cdef Py_ssize_t vectors = set_vectors(job, run, place, put), c, t, k = 0
     cdef Left a = Left(weights, job.K * kernels.MR, 1, kernels.MR, NULL, NULL)
-    cdef Vectors b
     for c in range(channels):
         for t in range(t0, t1):
             offset[k] = c * job.channel_step + job.g.offset[t]
             k += 1
-    while v < vectors:
-        b = Vectors(scratch, 0, place + v, put + v, offset, 0, NULL)
-        kernels.multiply_vectors(filters, min(most, vectors - v), k, &a, &b, &to)
-        v += most
+    cdef Vectors b = Vectors(scratch, 0, place, put, offset, 0, NULL)
+    kernels.multiply_vectors(filters, vectors, k, &a, &b, &to)
 
 
 cdef Py_ssize_t set_vectors(const Product *job, const Run *run, Py_ssize_t *place, Py_ssize_t *to) noexcept nogil:
@@ -490,10 +489,10 @@ cdef void set_blocks_of_k(Product *job, Py_ssize_t taps):
 
 
 cdef bint is_in_rows(const Product *job, Py_ssize_t columns):
-    """Whether vectors of outputs of one row see few channels where they are, and compute some outputs twice in less
-    time than it takes to copy columns."""
+    """Whether vectors of outputs of one row see their cells where they are: few channels, which are multiplied too
+    seldom for copies of columns, or any for few filters. Some outputs are computed twice, in less time than a copy."""
     cdef Py_ssize_t lanes = job.kernels.lanes, outputs = up(columns, lanes)
-    return (job.C < FEW_CHANNELS and lanes <= columns <= MOST_IN_ROWS
+    return ((job.C < FEW_CHANNELS or job.O <= FEW_FILTERS) and lanes <= columns <= MOST_IN_ROWS
             and (outputs - columns) * job.O <= outputs * COLUMN_FILTERS)
 
 
@@ -760,12 +759,20 @@ def _has_plain_planes(array):
 
 @lru_cache(maxsize=512)
 def _is_spread(conv):
-    """Whether the channels are few, the filters are not, and the product fits a chunk of one image."""
+    """Whether the channels are few, the filters are not, and the product fits a chunk of one image.
+
+    In planes with stride 1, a few channels are faster as the filters of a pass over dy, whose rows are copied first: it
+    takes less than to add so many columns, or rows are long (measured).
+    """
     C, F = conv.C // conv.groups, conv.F // conv.groups
-    rows = C * conv.window.h.kernel * conv.window.w.kernel
-    outputs = conv.window.h.output * conv.window.w.output
+    h, v = conv.window
+    rows = C * h.kernel * v.kernel
+    if conv.layout == "NCHW" and C > 1 and h.stride == v.stride == 1 and (
+            rows >= 2 * F or v.output * conv.itemsize >= LONG_ROW):
+        return False
     return (C < SPREAD_CHANNELS and F >= SPREAD_FILTERS and rows <= MOST_FILTERS
-            and rows * conv.F * conv.itemsize <= PACKED_BYTES // 8 and 2 * rows * F * outputs <= CHUNK_FLOPS)
+            and rows * conv.F * conv.itemsize <= PACKED_BYTES // 8
+            and 2 * rows * F * h.output * v.output <= CHUNK_FLOPS)
 
 
 @lru_cache(maxsize=512)

@@ -82,6 +82,8 @@ def test_depthwise_with_every_rest_of_channels(
         ((3, 40, 7, 7), 260, {}),
         ((2, 70, 14, 14), 300, {}),
         ((2, 512, 4, 4), 1024, {}),  # pixels that lie whole pages apart
+        ((2, 20, 32, 32), 40, {}),  # and planes
+        ((2, 140, 16, 16), 30, {}),  # or fractions of pages
         ((2, 130, 9, 9), 260, {"stride": 2}),
         ((2, 40, 11, 11), 150, {"kernel": 3, "stride": 2, "padding": 1}),
     ],
@@ -99,6 +101,22 @@ def test_many_filters_of_tiles(
         x = numbers[first : first + np.prod(shape)]
         x = x.reshape(shape if layout == "NCHW" else (shape[0], *shape[2:], shape[1]))
         assert_equals_reference(x, weights, "tiled", rng, layout=layout, **options)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("filters", [1, 2, 3])
+def test_few_filters_of_many_channels(filters: int, dtype: str, layout: str) -> None:
+    """Rows of every length, in blocks of channels; and few channels, whose gradient is alike."""
+    rng = np.random.default_rng(filters)
+    for kernel, many in ((3, 95), (5, 30), (7, 20)):
+        for width in range(kernel, 40, 3):
+            options = {"padding": kernel // 2, "stride": int(rng.integers(1, 3)), "layout": layout}
+            for outer, inner in ((filters, many), (many, filters)):
+                shape = (2, inner, 9, width) if layout == "NCHW" else (2, 9, width, inner)
+                x = rng.integers(-8, 9, shape).astype(dtype)
+                weights = rng.integers(-8, 9, (outer, inner, kernel, kernel)).astype(dtype)
+                assert_equals_reference(x, weights, "tiled", rng, **options)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

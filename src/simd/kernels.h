@@ -214,7 +214,7 @@ typedef struct {
     int MR, NR, lanes; /* rows of a tile of C, and columns, in registers; numbers of a vector */
     /* C = or += A B, with bias and ReLU. */
     void (*multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const Left *a, const Right *b, const Target *c);
-    /* The same for a panel of vectors that need not be neighbours, NR / lanes at the most. */
+    /* The same for vectors that need not be neighbours. */
     void (*multiply_vectors)(ptrdiff_t M, ptrdiff_t vectors, ptrdiff_t K, const Left *a, const Vectors *b,
                              const Target *c);
     /* Panels of `width` rows of a matrix, side by side for each k: to[o / width * panel + k * width + o % width] =

@@ -15,6 +15,11 @@ enum { /* how the vectors of B are found, see Right and Vectors */
     NAME(VECTORS_PLACED),
 };
 
+enum { /* a tile of few rows has more vectors, whose sums fill the registers, too */
+    NAME(FEW_ROWS) = 3,
+    NAME(WIDE) = MR * NV / NAME(FEW_ROWS) > NV ? MR * NV / NAME(FEW_ROWS) : NV,
+};
+
 /* Where vector v of a panel begins. The last may overlap the one before; not where rows of A take all registers. */
 ALWAYS ptrdiff_t NAME(column)(const int a_is, const int nv, const int v, ptrdiff_t last)
 {
@@ -31,6 +36,10 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
                        ptrdiff_t m0, const T *b, const Right *right, const Vectors *vectors, const T *next,
                        const Target *to, const T *column_bias, const ptrdiff_t last)
 {
+#define A_NUMBER(m)                                                                                                   \
+    (a_is == NAME(PACKED)   ? a_part[at + m]                                                                          \
+     : a_is == NAME(PLACED) ? rows[m][at]                                                                             \
+                            : rows[m / 4 * 4][m % 4 * row])
 #define B_VECTOR(v) (vectors ? vectors->place[v] : NAME(column)(a_is, nv, v, last))
 #define C_VECTOR(v) (vectors ? vectors->to[v] : NAME(column)(a_is, nv, v, last))
 #define C_ROW(m) (a_is == NAME(PLACED) ? c_place[m0 + m] : m * c_row)
@@ -44,16 +53,16 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
     const ptrdiff_t *offset = left->offset, row = left->row, step = left->step;
     const ptrdiff_t *place = right->place, b_row = a_is == NAME(PLACED) ? NR : right->row; /* known: a register less */
     const T *rows[MR];
-    Vector acc[MR][NV];
+    Vector acc[MR * NV];
 #pragma GCC unroll 16
     for (int m = 0; m < mr; m++) {
         rows[m] = a_is == NAME(PACKED) ? a + m : a_is == NAME(PLACED) ? a + left->place[m0 + m] : a + m * row;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < nv; v++)
-            acc[m][v] = add           ? NAME(load)(c + C_ROW(m) + C_VECTOR(v))
-                        : row_bias    ? NAME(spread)(row_bias[m])
-                        : column_bias ? NAME(load)(column_bias + B_VECTOR(v))
-                                      : NAME(spread)(0);
+            acc[m * nv + v] = add           ? NAME(load)(c + C_ROW(m) + C_VECTOR(v))
+                              : row_bias    ? NAME(spread)(row_bias[m])
+                              : column_bias ? NAME(load)(column_bias + B_VECTOR(v))
+                                            : NAME(spread)(0);
     }
     for (ptrdiff_t part = 0; part < parts; part++) {
         const T *a_part = a, *b_part = b;
@@ -61,21 +70,33 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
             a_part += vectors->tap[part] * MR, b_part += vectors->offset[vectors->tap[part]];
         for (ptrdiff_t k = 0; k < K; k++) {
             const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : 0;
-            Vector numbers[NV];
             const T *b_k = b_part + (rows_placed ? place[k] : k * b_row);
             if (a_is == NAME(PACKED) && b_is == NAME(EVEN))
                 PREFETCH(next + k * b_row);
+            if (nv > NV) { /* the few numbers of A stay in registers, and vectors of B come one by one */
+                Vector numbers[MR];
+#pragma GCC unroll 4
+                for (int m = 0; m < mr; m++)
+                    numbers[m] = NAME(spread)(A_NUMBER(m));
+#pragma GCC unroll 8
+                for (int v = 0; v < nv; v++) {
+                    const Vector vector = NAME(load)(b_k + B_VECTOR(v));
+#pragma GCC unroll 4
+                    for (int m = 0; m < mr; m++)
+                        acc[m * nv + v] += numbers[m] * vector;
+                }
+                continue;
+            }
+            Vector vectors_of_k[NV];
 #pragma GCC unroll 4
             for (int v = 0; v < nv; v++)
-                numbers[v] = NAME(load)(b_k + B_VECTOR(v));
+                vectors_of_k[v] = NAME(load)(b_k + B_VECTOR(v));
 #pragma GCC unroll 16
             for (int m = 0; m < mr; m++) {
-                Vector number = NAME(spread)(a_is == NAME(PACKED)   ? a_part[at + m]
-                                             : a_is == NAME(PLACED) ? rows[m][at]
-                                                                    : rows[m / 4 * 4][m % 4 * row]);
+                const Vector number = NAME(spread)(A_NUMBER(m));
 #pragma GCC unroll 4
                 for (int v = 0; v < nv; v++)
-                    acc[m][v] += number * numbers[v];
+                    acc[m * nv + v] += number * vectors_of_k[v];
             }
             if (a_is == NAME(IN_ROWS))
 #pragma GCC unroll 4
@@ -87,11 +108,12 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
     }
 #pragma GCC unroll 16
     for (int m = 0; m < mr; m++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < nv; v++) {
-            Vector y = acc[m][v];
+            Vector y = acc[m * nv + v];
             NAME(store)(c + C_ROW(m) + C_VECTOR(v), relu ? NAME(relu)(y) : y);
         }
+#undef A_NUMBER
 #undef B_VECTOR
 #undef C_VECTOR
 #undef C_ROW
@@ -215,13 +237,11 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const Left *a,
     }
 }
 
-/* A panel of up to NV vectors that lie anywhere. */
-static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, const Left *a, const Vectors *vectors,
-                                   const Target *c)
+static void NAME(vectors_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *a, const Right *right,
+                                const Vectors *vectors, const Target *c)
 {
-    const Right right = {.data = vectors->data, .row = vectors->row, .place = vectors->offset};
 #define PANEL(nv, b_is)                                                                                               \
-    NAME(panel)(nv, NAME(PACKED), NAME(b_is), M, K, a, right.data, &right, vectors, right.data, c, NULL, 0)
+    NAME(panel)(nv, NAME(PACKED), NAME(b_is), M, K, a, right->data, right, vectors, right->data, c, NULL, 0)
 #define PANELS(nv)                                                                                                    \
     if (vectors->tap)                                                                                                 \
         PANEL(nv, TAPS_PLACED);                                                                                       \
@@ -232,6 +252,38 @@ static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, const
 #undef PANEL
 }
 #undef FOR_WIDTH
+
+static void NAME(few_rows)(ptrdiff_t M, ptrdiff_t K, const Left *a, const Right *right, const Vectors *vectors,
+                           const Target *c)
+{
+#define ROWS(mr)                                                                                                      \
+    NAME(tile)                                                                                                        \
+    (mr, NAME(WIDE), NAME(PACKED), NAME(VECTORS_PLACED), K, a, 0, right->data, right, vectors, NULL, c, NULL, 0)
+    if (M == 3)
+        ROWS(3);
+    else if (M == 2)
+        ROWS(2);
+    else
+        ROWS(1);
+#undef ROWS
+}
+
+/* For vectors that lie anywhere: NV at a time, or of few rows of C as many as fill the registers. */
+static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t count, ptrdiff_t K, const Left *a, const Vectors *vectors,
+                                   const Target *c)
+{
+    const Right right = {.data = vectors->data, .row = vectors->row, .place = vectors->offset};
+    const int few = M <= NAME(FEW_ROWS) && !vectors->tap;
+    Vectors part = *vectors;
+    for (ptrdiff_t nv; count; count -= nv, part.place += nv, part.to += nv)
+        if (few && count >= NAME(WIDE)) {
+            nv = NAME(WIDE);
+            NAME(few_rows)(M, K, a, &right, &part, c);
+        } else {
+            nv = NAME(clip)(count, NV);
+            NAME(vectors_panel)((int)nv, M, K, a, &right, &part, c);
+        }
+}
 
 /* for a block of k that stays in the first cache, for a panel, for o in rows of the panel: whole rows of the result
    where neighbours in o are neighbours in memory, blocks of 4 x 4 where those in k are, single numbers elsewhere */
