@@ -191,6 +191,7 @@ cdef extern from "simd/kernels.h" nogil:
         void (*pool_gradient)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
         void (*pool_scatter)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
         void (*pool_tiles)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
+        void (*pool_overlaps)(const Pool *p, Py_ssize_t first, Py_ssize_t end, void *scratch) noexcept nogil
         void (*channel_maxima)(const Places *p, const void *image, Py_ssize_t q0, Py_ssize_t count, Py_ssize_t C,
                                void *best, int64_t *place) noexcept nogil
         void (*channel_fill)(const Places *p, bint by_pixels, void *image, Py_ssize_t q0, Py_ssize_t count,

@@ -7,9 +7,10 @@ or neighbouring channels where x has them side by side. A window as large as the
 
 For the backward pass of a maximum, forward leaves its place in the window, a byte an output (or, in windows of more than
 256 cells, 8 bytes: its place in the plane), so that the gradient needs to read dy and these bytes, and not x again: it
-is scattered to dx, or where channels lie side by side and windows are small, gathered by the cells of dx. Windows of
-2 x 2 cells side by side leave nothing: their maxima are found again in x, in one pass that writes each cell of dx once.
-The gradient of an average is gathered, each cell of dx being written once.
+is scattered to dx, or gathered by the cells of dx where windows are small and channels lie side by side, or windows of
+planes are one cell apart (simd/overlaps.h). Windows of 2 x 2 cells side by side leave nothing: their maxima are found
+again in x, in one pass that writes each cell of dx once. The gradient of an average is gathered, each cell of dx being
+written once.
 
     for chunk of regions (or of planes)                                   in parallel; depends on the problem only
       for region                                                          copied: the first or second cache
@@ -280,6 +281,27 @@ cdef class Scatter(Problem):
         return 0
 
 
+cdef class Overlaps(Problem):
+    """What gathers the gradient of maxima of windows one cell apart, by planes."""
+
+    cdef int begin(self) except -1:
+        self.p.h.all, self.p.w.all = self.p.h.size, self.p.w.size
+        return 0
+
+    cdef Py_ssize_t place(self) except -1:
+        cdef Pool *p = &self.p
+        cdef Py_ssize_t ahead = p.w.reach - 1, rest = ahead + self.kernels.lanes
+        p.h.cells = p.h.block + p.h.reach - 1
+        p.line = max(p.w.size, p.w.output) if p.w.block == p.w.size else p.w.block + ahead
+        p.twin = p.h.cells * p.line + rest
+        p.held_at = 3 * p.twin  # of gradients, and their kh and kw
+        p.out_at = p.held_at + p.twin + p.h.block * p.line + rest  # of gradients, and their kw
+        return (p.out_at + p.h.block * p.line + self.kernels.lanes) * self.itemsize
+
+    cdef int set_taps(self) except -1:
+        return 0
+
+
 cdef class Tiles(Problem):
     """What finds the maxima of 2 x 2 windows again, by pairs of rows of a plane or of all channels; without scratch."""
 
@@ -336,6 +358,13 @@ cdef bint tiles(window, bint by_pixels, Py_ssize_t channels) except -1:
                 and 2 * axis.output <= axis.size):
             return False
     return not by_pixels or channels >= MANY_CHANNELS
+
+
+cdef bint overlaps(window, Py_ssize_t lanes) except -1:
+    """Whether cells of planes gather the gradient of maxima: windows are one cell apart, and so small that vectors of
+    their taps take less time than sums that wait for each other."""
+    return (window.h.stride == window.w.stride == 1 and 2 * (window.h.kernel + window.w.kernel) < 3 * lanes
+            and not is_whole(window))
 
 
 def places(window, layout, Py_ssize_t channels):
@@ -439,6 +468,10 @@ def max_pool_gradient(window, x_nchw, dy_nchw, places_nchw, ties, dx_nchw):
     p.seen, p.seen_at, p.ties = x.data, places_of(x), TIES[ties]
     if again:
         compute(problem, problem.kernels.pool_tiles, &p, dx, dy, None)
+        return
+    if p.ties == TIES_FIRST and p.channels == 1 and overlaps(window, problem.kernels.lanes):
+        problem = problem_of(Overlaps, window, dx, TAKE_PLACE, False)
+        compute(problem, problem.kernels.pool_overlaps, &problem.p, dx, dy, View(places_nchw))
         return
     rows = max(1, OUTPUTS_AT_ONCE // (dy.shape[3] * p.width * (1 if p.ties == TIES_FIRST else window.h.kernel)))
     for first in range(0, dy.shape[2], rows):

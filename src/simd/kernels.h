@@ -280,11 +280,13 @@ typedef struct {
     /* y = t + shift, backward t * factor + shift + dy * dy_factor. */
     void (*norm_scale)(const Norm *g, ptrdiff_t q, ptrdiff_t end, ptrdiff_t c0, ptrdiff_t c1);
     /* Pools. Of some regions, counted through all images: outputs, or the gradient of cells: of averages, gathered; of
-       maxima, scattered (or gathered to pixels), or for windows of 2 x 2 found again; */
+       maxima, scattered (or gathered to pixels), for windows of 2 x 2 found again, for those of planes one cell apart
+       gathered; */
     void (*pool)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_gradient)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_scatter)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     void (*pool_tiles)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
+    void (*pool_overlaps)(const Pool *p, ptrdiff_t first, ptrdiff_t end, void *scratch);
     /* and for places q0 to q0 + count - 1 of each of C channels of an image the first maximum, or a number to be put
        there, the image being contiguous. */
     void (*channel_maxima)(const Places *p, const void *image, ptrdiff_t q0, ptrdiff_t count, ptrdiff_t C, void *best,

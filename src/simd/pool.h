@@ -157,6 +157,50 @@ ALWAYS void NAME(weave)(T *restrict to, const T *restrict a, const T *restrict b
         to[2 * i] = a[i];
 }
 
+/* The same there and back where it takes long to cross the middle of a vector: every second number of two vectors in the
+   order that comes of it, others brought into it, and numbers in it woven. */
+#if defined(SHUFFLE) && VECTOR_BYTES == 32
+#if LANE_COUNT == 8
+#define NEAR_EVENS 0, 2, 8, 10, 4, 6, 12, 14
+#define NEAR_ODDS 1, 3, 9, 11, 5, 7, 13, 15
+#define NEAR_ORDER 0, 1, 4, 5, 2, 3, 6, 7
+#define NEAR_LOW 0, 8, 1, 9, 4, 12, 5, 13
+#define NEAR_HIGH 2, 10, 3, 11, 6, 14, 7, 15
+#else
+#define NEAR_EVENS 0, 4, 2, 6
+#define NEAR_ODDS 1, 5, 3, 7
+#define NEAR_ORDER 0, 2, 1, 3
+#define NEAR_LOW NEAR_EVENS
+#define NEAR_HIGH NEAR_ODDS
+#endif
+ALWAYS Vector NAME(near_second_of)(const T *from, const T *next, const int odd)
+{
+    const Vector a = NAME(load)(from), b = NAME(load)(next);
+    return odd ? SHUFFLE(a, b, NEAR_ODDS) : SHUFFLE(a, b, NEAR_EVENS);
+}
+
+ALWAYS Vector NAME(near_order)(Vector v) { return SHUFFLE(v, v, NEAR_ORDER); }
+
+ALWAYS Vector NAME(near_woven)(Vector a, Vector b, const int last)
+{
+    return last ? SHUFFLE(a, b, NEAR_HIGH) : SHUFFLE(a, b, NEAR_LOW);
+}
+#undef NEAR_EVENS
+#undef NEAR_ODDS
+#undef NEAR_ORDER
+#undef NEAR_LOW
+#undef NEAR_HIGH
+#else
+ALWAYS Vector NAME(near_second_of)(const T *from, const T *next, const int odd)
+{
+    return NAME(second_of)(from, next, odd);
+}
+
+ALWAYS Vector NAME(near_order)(Vector v) { return v; }
+
+ALWAYS Vector NAME(near_woven)(Vector a, Vector b, const int last) { return NAME(woven)(a, b, last); }
+#endif
+
 #undef SHUFFLE
 #undef EVENS
 #undef ODDS
@@ -1123,19 +1167,20 @@ ALWAYS void NAME(tiles_of_planes)(const Pool *p, const int ties, int two, ptrdif
             Vector cell[4];
             for (int k = 0; k < 4; k++) {
                 const T *from = x + k / 2 * bottom + 2 * j;
-                cell[k] = NAME(second_of)(from, from + next, k % 2);
+                cell[k] = NAME(near_second_of)(from, from + next, k % 2);
                 if (far)
                     PREFETCH(from + 2 * bottom + k % 2 * LANES);
             }
-            NAME(share_tile)(ties, cell, two ? NAME(first_halves)(dy + j, dy + j + dy_row) : NAME(load)(dy + j));
-            const Vector after = NAME(woven)(cell[0], cell[1], 1);
-            NAME(store)(to, NAME(woven)(cell[0], cell[1], 0));
+            const Vector gradient = two ? NAME(first_halves)(dy + j, dy + j + dy_row) : NAME(load)(dy + j);
+            NAME(share_tile)(ties, cell, NAME(near_order)(gradient));
+            const Vector after = NAME(near_woven)(cell[0], cell[1], 1);
+            NAME(store)(to, NAME(near_woven)(cell[0], cell[1], 0));
             if (!two)
                 NAME(store)(to + LANES, after);
-            NAME(store)(to + line, NAME(woven)(cell[2], cell[3], 0));
+            NAME(store)(to + line, NAME(near_woven)(cell[2], cell[3], 0));
             if (two)
                 NAME(store)(to + 2 * line, after);
-            NAME(store)(to + line + (two ? 2 * line : LANES), NAME(woven)(cell[2], cell[3], 1));
+            NAME(store)(to + line + (two ? 2 * line : LANES), NAME(near_woven)(cell[2], cell[3], 1));
         }
 }
 

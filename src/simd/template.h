@@ -114,6 +114,8 @@ static int NAME(is_finite)(const void *data, ptrdiff_t count)
 
 #include "pool.h"
 
+#include "overlaps.h"
+
 #define NAMED_TABLE NAME(kernels)
 static const Kernels NAMED_TABLE = {
     MR,
@@ -145,6 +147,7 @@ static const Kernels NAMED_TABLE = {
     NAME(pool_gradient),
     NAME(pool_scatter),
     NAME(pool_tiles),
+    NAME(pool_overlaps),
     NAME(channel_maxima),
     NAME(channel_fill),
     NAME(channel_means),
