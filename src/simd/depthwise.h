@@ -165,7 +165,7 @@ typedef struct {
 
 /* R outputs of a vector:
 
-     for kh, kw in taps
+     for kw, kh in taps                                         in the order of pixels.h, so that bits are alike
        for r in outputs                                         numbers shared by several taps are loaded once       */
 ALWAYS void NAME(outputs)(const int by_channels, const int R, NAME(View) x_view, const T *x, const T *w, const T *bias,
                           int relu, T *y, ptrdiff_t y_step, const T *y_end)
@@ -176,9 +176,9 @@ ALWAYS void NAME(outputs)(const int by_channels, const int R, NAME(View) x_view,
     for (int r = 0; r < R; r++)
         acc[r] = !bias ? NAME(load)(y + r * y_step) : (by_channels ? NAME(load)(bias) : NAME(spread)(*bias));
 #pragma GCC unroll 8
-    for (ptrdiff_t kh = 0; kh < KH; kh++)
+    for (ptrdiff_t kw = 0; kw < KW; kw++)
 #pragma GCC unroll 8
-        for (ptrdiff_t kw = 0; kw < KW; kw++) {
+        for (ptrdiff_t kh = 0; kh < KH; kh++) {
             ptrdiff_t a = by_channels ? kw : kh, b = by_channels ? kh : kw, tap = TAP(a, b);
             Vector weight = by_channels ? NAME(load)(w + tap * LANES) : NAME(spread)(w[tap]);
 #pragma GCC unroll 8
