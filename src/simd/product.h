@@ -21,6 +21,36 @@ ALWAYS ptrdiff_t NAME(column)(const int a_is, const int nv, const int v, ptrdiff
     return a_is == NAME(IN_ROWS) || v == 0 || v < nv - 1 ? v * LANES : last;
 }
 
+#define EACH(i, count) _Pragma("GCC unroll 16") for (int i = 0; i < (count); i++)
+
+/* One k of a tile. A number stays in use until its products are made: a compiler that puts a sum into its register has
+   to move sums around, and finds too few registers. */
+#define ADD_PRODUCT(k)                                                                                                \
+    {                                                                                                                 \
+        const ptrdiff_t at = a_is == NAME(PACKED) ? (k) * step : a_is == NAME(PLACED) ? offset[k] : 0;                \
+        const T *b_k = b_part + (rows_placed ? place[k] : (k) * b_row);                                               \
+        Vector numbers[NV];                                                                                           \
+        if (a_is == NAME(PACKED) && b_is == NAME(EVEN))                                                               \
+            PREFETCH(next + (k) * b_row);                                                                             \
+        EACH(v, nv)                                                                                                   \
+            numbers[v] = NAME(load)(b_k + B_VECTOR(v));                                                               \
+        EACH(m, mr) {                                                                                                 \
+            Vector number = NAME(spread)(a_is == NAME(PACKED)   ? a_part[at + m]                                      \
+                                         : a_is == NAME(PLACED) ? rows[m][at]                                         \
+                                                                : rows[m / 4 * 4][m % 4 * row]);                      \
+            EACH(v, nv)                                                                                               \
+                acc[m][v] += number * numbers[v];                                                                     \
+            IN_USE(number);                                                                                           \
+        }                                                                                                             \
+        EACH(v, nv)                                                                                                   \
+            IN_USE(numbers[v]);                                                                                       \
+        if (a_is == NAME(IN_ROWS))                                                                                    \
+            EACH(m, (mr + 3) / 4) { /* a register for four rows, not for each: there are too few */                   \
+                rows[m * 4]++;                                                                                        \
+                OPAQUE(rows[m * 4]);                                                                                  \
+            }                                                                                                         \
+    }
+
 /* One tile of C in registers:
 
      for part of K                               one; or a tap, where those of vectors are placed
@@ -57,33 +87,18 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
     }
     for (ptrdiff_t part = 0; part < parts; part++) {
         const T *a_part = a, *b_part = b;
+        ptrdiff_t k = 0;
         if (b_is == NAME(TAPS_PLACED))
             a_part += vectors->tap[part] * MR, b_part += vectors->offset[vectors->tap[part]];
-        for (ptrdiff_t k = 0; k < K; k++) {
-            const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : 0;
-            Vector numbers[NV];
-            const T *b_k = b_part + (rows_placed ? place[k] : k * b_row);
-            if (a_is == NAME(PACKED) && b_is == NAME(EVEN))
-                PREFETCH(next + k * b_row);
-#pragma GCC unroll 4
-            for (int v = 0; v < nv; v++)
-                numbers[v] = NAME(load)(b_k + B_VECTOR(v));
-#pragma GCC unroll 16
-            for (int m = 0; m < mr; m++) {
-                Vector number = NAME(spread)(a_is == NAME(PACKED)   ? a_part[at + m]
-                                             : a_is == NAME(PLACED) ? rows[m][at]
-                                                                    : rows[m / 4 * 4][m % 4 * row]);
-#pragma GCC unroll 4
-                for (int v = 0; v < nv; v++)
-                    acc[m][v] += number * numbers[v];
+        if (K_BY_FOURS && mr == MR)
+            for (; k + 4 <= K; k += 4) {
+                ADD_PRODUCT(k)
+                ADD_PRODUCT(k + 1)
+                ADD_PRODUCT(k + 2)
+                ADD_PRODUCT(k + 3)
             }
-            if (a_is == NAME(IN_ROWS))
-#pragma GCC unroll 4
-                for (int m = 0; m < mr; m += 4) { /* a register for four rows, not for each: there are too few */
-                    rows[m]++;
-                    OPAQUE(rows[m]);
-                }
-        }
+        for (; k < K; k++)
+            ADD_PRODUCT(k)
     }
 #pragma GCC unroll 16
     for (int m = 0; m < mr; m++)
@@ -96,6 +111,8 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
 #undef C_VECTOR
 #undef C_ROW
 }
+#undef ADD_PRODUCT
+#undef EACH
 
 /* Fetch a tile of C that is far away, while its sums are made. */
 ALWAYS void NAME(fetch_tile)(ptrdiff_t m, ptrdiff_t end, int nv, const int placed, const Vectors *vectors,
@@ -136,36 +153,47 @@ ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t 
 }
 
 /* Each number of vectors is compiled for itself. */
-#define FOR_WIDTH(nv, with)                                                                                           \
-    if (nv == NV) {                                                                                                   \
-        with(NV)                                                                                                      \
-    } else if (nv == 2) {                                                                                             \
-        with(2)                                                                                                       \
-    } else {                                                                                                          \
-        with(1)                                                                                                       \
+ALWAYS void NAME(panel_of)(int nv, const int a_is, const int b_is, ptrdiff_t M, ptrdiff_t K, const Left *left,
+                           const T *b, const Right *right, const Vectors *vectors, const T *next, const Target *to,
+                           const T *column_bias, ptrdiff_t last)
+{
+    if (nv == NV)
+        NAME(panel)(NV, a_is, b_is, M, K, left, b, right, vectors, next, to, column_bias, last);
+    else if (nv == 2)
+        NAME(panel)(2, a_is, b_is, M, K, left, b, right, vectors, next, to, column_bias, last);
+    else
+        NAME(panel)(1, a_is, b_is, M, K, left, b, right, vectors, next, to, column_bias, last);
+}
+
+/* So is each kind, in a function of its own: in a larger one compilers find too few registers for a tile. */
+#define PANELS(a_is, b_is)                                                                                            \
+    NEVER void NAME(panel_##a_is##_##b_is)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,            \
+                                           const Right *right, const T *next, const Target *to,                       \
+                                           const T *column_bias, ptrdiff_t last)                                      \
+    {                                                                                                                 \
+        NAME(panel_of)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias, last);          \
     }
+PANELS(PACKED, EVEN)
+PANELS(PACKED, ROWS_PLACED)
+PANELS(IN_ROWS, EVEN)
+PANELS(IN_ROWS, ROWS_PLACED)
+PANELS(PLACED, EVEN)
+PANELS(PLACED, ROWS_PLACED)
+#undef PANELS
 
 static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, const Right *right,
                               const T *next, const Target *to, const T *column_bias, ptrdiff_t last)
 {
-#define PANEL(nv, a_is, b_is)                                                                                         \
-    NAME(panel)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias, last)
-#define PANELS(nv)                                                                                                    \
-    if (left->place && right->place)                                                                                  \
-        PANEL(nv, PLACED, ROWS_PLACED);                                                                               \
-    else if (left->place)                                                                                             \
-        PANEL(nv, PLACED, EVEN);                                                                                      \
-    else if (left->row == 1 && right->place)                                                                          \
-        PANEL(nv, PACKED, ROWS_PLACED);                                                                               \
-    else if (left->row == 1)                                                                                          \
-        PANEL(nv, PACKED, EVEN);                                                                                      \
-    else if (right->place)                                                                                            \
-        PANEL(nv, IN_ROWS, ROWS_PLACED);                                                                              \
-    else                                                                                                              \
-        PANEL(nv, IN_ROWS, EVEN);
-    FOR_WIDTH(nv, PANELS)
+#define PANELS(a_is)                                                                                                  \
+    (right->place ? NAME(panel_##a_is##_ROWS_PLACED) : NAME(panel_##a_is##_EVEN))                                     \
+    (nv, M, K, left, b, right, next, to, column_bias, last)
+    if (left->place)
+        PANELS(PLACED);
+    else if (left->row == 1)
+        PANELS(PACKED);
+    else
+        PANELS(IN_ROWS);
 #undef PANELS
-#undef PANEL
 }
 
 /* A panel of n columns whose vectors are not full: by way of a buffer, a tile of rows at a time. */
@@ -220,18 +248,13 @@ static void NAME(multiply_vectors)(ptrdiff_t M, ptrdiff_t nv, ptrdiff_t K, const
                                    const Target *c)
 {
     const Right right = {.data = vectors->data, .row = vectors->row, .place = vectors->offset};
-#define PANEL(nv, b_is)                                                                                               \
-    NAME(panel)(nv, NAME(PACKED), NAME(b_is), M, K, a, right.data, &right, vectors, right.data, c, NULL, 0)
-#define PANELS(nv)                                                                                                    \
-    if (vectors->tap)                                                                                                 \
-        PANEL(nv, TAPS_PLACED);                                                                                       \
-    else                                                                                                              \
-        PANEL(nv, VECTORS_PLACED);
-    FOR_WIDTH(nv, PANELS)
-#undef PANELS
-#undef PANEL
+    if (vectors->tap)
+        NAME(panel_of)((int)nv, NAME(PACKED), NAME(TAPS_PLACED), M, K, a, right.data, &right, vectors, right.data, c,
+                       NULL, 0);
+    else
+        NAME(panel_of)((int)nv, NAME(PACKED), NAME(VECTORS_PLACED), M, K, a, right.data, &right, vectors, right.data,
+                       c, NULL, 0);
 }
-#undef FOR_WIDTH
 
 /* for a block of k that stays in the first cache, for a panel, for o in rows of the panel: whole rows of the result
    where neighbours in o are neighbours in memory, blocks of 4 x 4 where those in k are, single numbers elsewhere */
