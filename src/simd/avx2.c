@@ -11,6 +11,7 @@
 #define MR 6 /* 12 + 2 + 1 of 16 registers */
 #define NV 2
 #define REGISTERS 16
+#define K_BY_FOURS 1 /* a step of so few products has many instructions besides, which can be the bottleneck */
 #include "both_types.h"
 
 static int runs_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }

@@ -11,6 +11,7 @@
 #define MR 8 /* 24 + 3 of 32 registers; numbers of A are spread by the multiplication itself */
 #define NV 3
 #define REGISTERS 32
+#define K_BY_FOURS 0
 #include "both_types.h"
 
 static int runs_here(void) { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&

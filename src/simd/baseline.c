@@ -9,6 +9,7 @@
 #define MR 4 /* 8 + 2 + 1 of 16 registers */
 #define NV 2
 #define REGISTERS 16
+#define K_BY_FOURS 0
 #include "both_types.h"
 
 static int runs_here(void) { return 1; }

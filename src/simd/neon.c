@@ -10,6 +10,7 @@
 #define MR 8 /* 24 + 3 + 2 of 32 registers */
 #define NV 3
 #define REGISTERS 32
+#define K_BY_FOURS 0
 #include "both_types.h"
 
 static int runs_here(void) { return 1; }

@@ -26,6 +26,46 @@ ALWAYS ptrdiff_t NAME(column)(const int a_is, const int nv, const int v, ptrdiff
     return a_is == NAME(IN_ROWS) || v == 0 || v < nv - 1 ? v * LANES : last;
 }
 
+#define EACH(i, count) _Pragma("GCC unroll 16") for (int i = 0; i < (count); i++)
+
+/* One k of a tile. A number stays in use until its products are made: a compiler that puts a sum into its register has
+   to move sums around, and finds too few registers. What there is less of is loaded first: the vectors of a row of B,
+   or of few rows the numbers of A. */
+#define ADD_PRODUCT(k)                                                                                                \
+    {                                                                                                                 \
+        const ptrdiff_t at = a_is == NAME(PACKED) ? (k) * step : a_is == NAME(PLACED) ? offset[k] : 0;                \
+        const T *b_k = b_part + (rows_placed ? place[k] : (k) * b_row);                                               \
+        if (a_is == NAME(PACKED) && b_is == NAME(EVEN))                                                               \
+            PREFETCH(next + (k) * b_row);                                                                             \
+        if (nv > NV) {                                                                                                \
+            Vector numbers[MR];                                                                                       \
+            EACH(m, mr)                                                                                               \
+                numbers[m] = NAME(spread)(A_NUMBER(m));                                                               \
+            EACH(v, nv) {                                                                                             \
+                const Vector vector = NAME(load)(b_k + B_VECTOR(v));                                                  \
+                EACH(m, mr)                                                                                           \
+                    acc[m * nv + v] += numbers[m] * vector;                                                           \
+            }                                                                                                         \
+        } else {                                                                                                      \
+            Vector vectors_of_k[NV];                                                                                  \
+            EACH(v, nv)                                                                                               \
+                vectors_of_k[v] = NAME(load)(b_k + B_VECTOR(v));                                                      \
+            EACH(m, mr) {                                                                                             \
+                const Vector number = NAME(spread)(A_NUMBER(m));                                                      \
+                EACH(v, nv)                                                                                           \
+                    acc[m * nv + v] += number * vectors_of_k[v];                                                      \
+                IN_USE(number);                                                                                       \
+            }                                                                                                         \
+            EACH(v, nv)                                                                                               \
+                IN_USE(vectors_of_k[v]);                                                                              \
+        }                                                                                                             \
+        if (a_is == NAME(IN_ROWS))                                                                                    \
+            EACH(m, (mr + 3) / 4) { /* a register for four rows, not for each: there are too few */                   \
+                rows[m * 4]++;                                                                                        \
+                OPAQUE(rows[m * 4]);                                                                                  \
+            }                                                                                                         \
+    }
+
 /* One tile of C in registers:
 
      for part of K                               one; or a tap, where those of vectors are placed
@@ -54,11 +94,9 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
     const ptrdiff_t *place = right->place, b_row = a_is == NAME(PLACED) ? NR : right->row; /* known: a register less */
     const T *rows[MR];
     Vector acc[MR * NV];
-#pragma GCC unroll 16
-    for (int m = 0; m < mr; m++) {
+    EACH(m, mr) {
         rows[m] = a_is == NAME(PACKED) ? a + m : a_is == NAME(PLACED) ? a + left->place[m0 + m] : a + m * row;
-#pragma GCC unroll 8
-        for (int v = 0; v < nv; v++)
+        EACH(v, nv)
             acc[m * nv + v] = add           ? NAME(load)(c + C_ROW(m) + C_VECTOR(v))
                               : row_bias    ? NAME(spread)(row_bias[m])
                               : column_bias ? NAME(load)(column_bias + B_VECTOR(v))
@@ -66,50 +104,21 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
     }
     for (ptrdiff_t part = 0; part < parts; part++) {
         const T *a_part = a, *b_part = b;
+        ptrdiff_t k = 0;
         if (b_is == NAME(TAPS_PLACED))
             a_part += vectors->tap[part] * MR, b_part += vectors->offset[vectors->tap[part]];
-        for (ptrdiff_t k = 0; k < K; k++) {
-            const ptrdiff_t at = a_is == NAME(PACKED) ? k * step : a_is == NAME(PLACED) ? offset[k] : 0;
-            const T *b_k = b_part + (rows_placed ? place[k] : k * b_row);
-            if (a_is == NAME(PACKED) && b_is == NAME(EVEN))
-                PREFETCH(next + k * b_row);
-            if (nv > NV) { /* the few numbers of A stay in registers, and vectors of B come one by one */
-                Vector numbers[MR];
-#pragma GCC unroll 4
-                for (int m = 0; m < mr; m++)
-                    numbers[m] = NAME(spread)(A_NUMBER(m));
-#pragma GCC unroll 8
-                for (int v = 0; v < nv; v++) {
-                    const Vector vector = NAME(load)(b_k + B_VECTOR(v));
-#pragma GCC unroll 4
-                    for (int m = 0; m < mr; m++)
-                        acc[m * nv + v] += numbers[m] * vector;
-                }
-                continue;
+        if (K_BY_FOURS && mr == MR)
+            for (; k + 4 <= K; k += 4) {
+                ADD_PRODUCT(k)
+                ADD_PRODUCT(k + 1)
+                ADD_PRODUCT(k + 2)
+                ADD_PRODUCT(k + 3)
             }
-            Vector vectors_of_k[NV];
-#pragma GCC unroll 4
-            for (int v = 0; v < nv; v++)
-                vectors_of_k[v] = NAME(load)(b_k + B_VECTOR(v));
-#pragma GCC unroll 16
-            for (int m = 0; m < mr; m++) {
-                const Vector number = NAME(spread)(A_NUMBER(m));
-#pragma GCC unroll 4
-                for (int v = 0; v < nv; v++)
-                    acc[m * nv + v] += number * vectors_of_k[v];
-            }
-            if (a_is == NAME(IN_ROWS))
-#pragma GCC unroll 4
-                for (int m = 0; m < mr; m += 4) { /* a register for four rows, not for each: there are too few */
-                    rows[m]++;
-                    OPAQUE(rows[m]);
-                }
-        }
+        for (; k < K; k++)
+            ADD_PRODUCT(k)
     }
-#pragma GCC unroll 16
-    for (int m = 0; m < mr; m++)
-#pragma GCC unroll 8
-        for (int v = 0; v < nv; v++) {
+    EACH(m, mr)
+        EACH(v, nv) {
             Vector y = acc[m * nv + v];
             NAME(store)(c + C_ROW(m) + C_VECTOR(v), relu ? NAME(relu)(y) : y);
         }
@@ -118,6 +127,8 @@ ALWAYS void NAME(tile)(const int mr, const int nv, const int a_is, const int b_i
 #undef C_VECTOR
 #undef C_ROW
 }
+#undef ADD_PRODUCT
+#undef EACH
 
 /* Fetch a tile of C that is far away, while its sums are made. */
 ALWAYS void NAME(fetch_tile)(ptrdiff_t m, ptrdiff_t end, int nv, const int placed, const Vectors *vectors,
@@ -158,36 +169,47 @@ ALWAYS void NAME(panel)(const int nv, const int a_is, const int b_is, ptrdiff_t 
 }
 
 /* Each number of vectors is compiled for itself. */
-#define FOR_WIDTH(nv, with)                                                                                           \
-    if (nv == NV) {                                                                                                   \
-        with(NV)                                                                                                      \
-    } else if (nv == 2) {                                                                                             \
-        with(2)                                                                                                       \
-    } else {                                                                                                          \
-        with(1)                                                                                                       \
+ALWAYS void NAME(panel_of)(int nv, const int a_is, const int b_is, ptrdiff_t M, ptrdiff_t K, const Left *left,
+                           const T *b, const Right *right, const Vectors *vectors, const T *next, const Target *to,
+                           const T *column_bias, ptrdiff_t last)
+{
+    if (nv == NV)
+        NAME(panel)(NV, a_is, b_is, M, K, left, b, right, vectors, next, to, column_bias, last);
+    else if (nv == 2)
+        NAME(panel)(2, a_is, b_is, M, K, left, b, right, vectors, next, to, column_bias, last);
+    else
+        NAME(panel)(1, a_is, b_is, M, K, left, b, right, vectors, next, to, column_bias, last);
+}
+
+/* So is each kind, in a function of its own: in a larger one compilers find too few registers for a tile. */
+#define PANELS(a_is, b_is)                                                                                            \
+    NEVER void NAME(panel_##a_is##_##b_is)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b,            \
+                                           const Right *right, const T *next, const Target *to,                       \
+                                           const T *column_bias, ptrdiff_t last)                                      \
+    {                                                                                                                 \
+        NAME(panel_of)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias, last);          \
     }
+PANELS(PACKED, EVEN)
+PANELS(PACKED, ROWS_PLACED)
+PANELS(IN_ROWS, EVEN)
+PANELS(IN_ROWS, ROWS_PLACED)
+PANELS(PLACED, EVEN)
+PANELS(PLACED, ROWS_PLACED)
+#undef PANELS
 
 static void NAME(whole_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *left, const T *b, const Right *right,
                               const T *next, const Target *to, const T *column_bias, ptrdiff_t last)
 {
-#define PANEL(nv, a_is, b_is)                                                                                         \
-    NAME(panel)(nv, NAME(a_is), NAME(b_is), M, K, left, b, right, NULL, next, to, column_bias, last)
-#define PANELS(nv)                                                                                                    \
-    if (left->place && right->place)                                                                                  \
-        PANEL(nv, PLACED, ROWS_PLACED);                                                                               \
-    else if (left->place)                                                                                             \
-        PANEL(nv, PLACED, EVEN);                                                                                      \
-    else if (left->row == 1 && right->place)                                                                          \
-        PANEL(nv, PACKED, ROWS_PLACED);                                                                               \
-    else if (left->row == 1)                                                                                          \
-        PANEL(nv, PACKED, EVEN);                                                                                      \
-    else if (right->place)                                                                                            \
-        PANEL(nv, IN_ROWS, ROWS_PLACED);                                                                              \
-    else                                                                                                              \
-        PANEL(nv, IN_ROWS, EVEN);
-    FOR_WIDTH(nv, PANELS)
+#define PANELS(a_is)                                                                                                  \
+    (right->place ? NAME(panel_##a_is##_ROWS_PLACED) : NAME(panel_##a_is##_EVEN))                                     \
+    (nv, M, K, left, b, right, next, to, column_bias, last)
+    if (left->place)
+        PANELS(PLACED);
+    else if (left->row == 1)
+        PANELS(PACKED);
+    else
+        PANELS(IN_ROWS);
 #undef PANELS
-#undef PANEL
 }
 
 /* A panel of n columns whose vectors are not full: by way of a buffer, a tile of rows at a time. */
@@ -240,18 +262,14 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const Left *a,
 static void NAME(vectors_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *a, const Right *right,
                                 const Vectors *vectors, const Target *c)
 {
-#define PANEL(nv, b_is)                                                                                               \
-    NAME(panel)(nv, NAME(PACKED), NAME(b_is), M, K, a, right->data, right, vectors, right->data, c, NULL, 0)
-#define PANELS(nv)                                                                                                    \
-    if (vectors->tap)                                                                                                 \
-        PANEL(nv, TAPS_PLACED);                                                                                       \
-    else                                                                                                              \
-        PANEL(nv, VECTORS_PLACED);
-    FOR_WIDTH(nv, PANELS)
+#define PANELS(b_is)                                                                                                  \
+    NAME(panel_of)(nv, NAME(PACKED), NAME(b_is), M, K, a, right->data, right, vectors, right->data, c, NULL, 0)
+    if (vectors->tap)
+        PANELS(TAPS_PLACED);
+    else
+        PANELS(VECTORS_PLACED);
 #undef PANELS
-#undef PANEL
 }
-#undef FOR_WIDTH
 
 static void NAME(few_rows)(ptrdiff_t M, ptrdiff_t K, const Left *a, const Right *right, const Vectors *vectors,
                            const Target *c)

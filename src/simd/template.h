@@ -2,8 +2,9 @@
 
    Here are vectors, and the table of what the files included below make of them. Uses the vector extensions of GCC and
    Clang; for other compilers (PLAIN_C) a vector is one number. Defined by who includes it: SET (name of the instruction
-   set), VECTOR_BYTES, REGISTERS (how many), MR (rows of a tile), NV (vectors in a row of a tile), T and INTEGER (a
-   number, and an integer of its size), LANE_COUNT (LANES for the preprocessor, unless PLAIN_C), KIND (its name). */
+   set), VECTOR_BYTES, REGISTERS (how many), MR (rows of a tile), NV (vectors in a row of a tile), K_BY_FOURS (whether
+   four steps of a tile are one turn of its loop), T and INTEGER (a number, and an integer of its size), LANE_COUNT
+   (LANES for the preprocessor, unless PLAIN_C), KIND (its name). */
 
 #define JOIN(a, b, c) a##_##b##_##c
 #define JOINED(a, b, c) JOIN(a, b, c)
@@ -15,10 +16,16 @@
 #define PREFETCH(address) (void)(address)
 #define PREFETCH_TO_WRITE(address) (void)(address)
 #define OPAQUE(number) (void)(number)
+#define IN_USE(vector) (void)(vector)
 #else
 #define PREFETCH(address) __builtin_prefetch(address, 0, 2)
 #define PREFETCH_TO_WRITE(address) __builtin_prefetch(address, 1, 3)
 #define OPAQUE(number) __asm__("" : "+r"(number)) /* the compiler does not know what it is from here on */
+#if K_BY_FOURS
+#define IN_USE(vector) __asm__ volatile("" : : "x"(vector)) /* until here; "x" is a vector register of x86 */
+#else
+#define IN_USE(vector) (void)(vector)
+#endif
 #define ALWAYS static inline __attribute__((always_inline))
 #define NEVER static __attribute__((noinline))
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(T)))
@@ -173,4 +180,5 @@ static const Kernels NAMED_TABLE = {
 #undef PREFETCH
 #undef PREFETCH_TO_WRITE
 #undef OPAQUE
+#undef IN_USE
 #undef NR
