@@ -18,7 +18,7 @@ is a 1x1 that can take it in place; for many filters, so that the copy is used o
 vectors would straddle cache lines. Pixels of many channels are not copied either: the outputs of a run fall into
 classes, each of which sees its own taps (nine for 3x3), and taps in the padding are left out. Few channels in planes do
 not pay for their columns, nor do few filters: of them, vectors of neighbouring outputs are seen where the padded rows
-are, and the last vector of a row overlaps the one before. The input gradient is a forward pass over dy with the weights flipped and
+are, and the last vector of a row overlaps the one before, or is not full. The input gradient is a forward pass over dy with the weights flipped and
 transposed; with stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a
 cell. For few channels it often is the product w.T dy, whose columns are added back to the cells they came from. The weight
 gradient is in correlation.pyx, and what is better for many small images in abreast.pyx.
@@ -110,6 +110,7 @@ cdef struct Product:
     Py_ssize_t width, filters_at_once, groups_at_once  # of the panels of weights; packed together
     Py_ssize_t o_block, chunks_of_o
     char *scratch
+    Py_ssize_t buffer_row  # of planes: numbers of a filter
     Py_ssize_t padded_bytes, columns_bytes, buffer_bytes, scratch_bytes
 
 
@@ -150,7 +151,7 @@ cdef void chunk(const Product *job, const Run *run, const char *x, const char *w
     cdef Py_ssize_t q = first_of(&job.cut, run), item = job.itemsize, c, t, depth
     cdef char *buffer = scratch + job.padded_bytes + job.columns_bytes
     cdef bint direct = is_direct(job, run)
-    cdef Py_ssize_t row = job.o_block if job.by_pixels else job.cut.outputs
+    cdef Py_ssize_t row = job.o_block if job.by_pixels else job.buffer_row
     cdef Target to
     to.data, to.row = buffer, row
     if direct and job.by_pixels:
@@ -185,14 +186,18 @@ cdef void chunk(const Product *job, const Run *run, const char *x, const char *w
         job.kernels.add_columns(&job.back, y, q, run.count, buffer, row)
     elif not direct and job.by_pixels:
         job.kernels.scatter(&job.p, y, q, run.count, filters, buffer, 1, row)
+    elif not direct and job.in_rows:
+        for c in range(run.count // run.columns):
+            job.kernels.scatter(&job.p, y, q + c * run.columns, run.columns, filters,
+                                buffer + c * up(run.columns, job.kernels.lanes) * item, row, 1)
     elif not direct:
         job.kernels.scatter(&job.p, y, q, run.count, filters, buffer, row, 1)
 
 
 cdef bint is_direct(const Product *job, const Run *run) noexcept nogil:
-    """Whether a run is computed where its outputs belong."""
+    """Whether a run is computed where its outputs belong; in rows only at once, since some are computed twice."""
     if job.in_rows:
-        return job.p.cell == 1
+        return job.p.cell == 1 and job.c_block == job.C and job.t_block == job.g.taps
     return job.y_regular and (job.by_pixels or is_in_one_image(&job.cut, run))
 
 
@@ -261,15 +266,19 @@ cdef void rows_block(const Product *job, const Run *run, const char *weights, Py
     kernels.multiply_vectors(filters, vectors, k, &a, &b, &to)
 
 
-cdef Py_ssize_t set_vectors(const Product *job, const Run *run, Py_ssize_t *place, Py_ssize_t *to) noexcept nogil:
-    """Where the vectors of a run see their cells through a tap at offset 0, and where they are put; how many."""
-    cdef Py_ssize_t lanes = job.kernels.lanes, image = 0, i = run.row, slot = 0, q = 0, count = 0, j
+cdef Py_ssize_t set_vectors(const Product *job, const Run *run, Py_ssize_t *place, Py_ssize_t *put) noexcept nogil:
+    """Where the vectors of a run see their cells through a tap at offset 0, and where they are put; how many.
+
+    In the buffer a row has whole vectors, the last of which sees cells after the row, too.
+    """
+    cdef Py_ssize_t lanes = job.kernels.lanes, image = 0, i = run.row, slot = 0, q = 0, count = 0, j, column
     cdef bint direct = is_direct(job, run)
     while q < run.count:
         j = 0
         while j < run.columns:
-            place[count] = slot * job.g.width + min(j, run.columns - lanes)
-            to[count] = (image * job.p.image + i * job.p.row if direct else q) + min(j, run.columns - lanes)
+            column = min(j, run.columns - lanes) if direct else j
+            place[count] = slot * job.g.width + column
+            put[count] = image * job.p.image + i * job.p.row + column if direct else count * lanes
             count += 1
             j += lanes
         q += run.columns
@@ -530,7 +539,8 @@ cdef void set_memory(Product *job, Py_ssize_t groups):
             job.columns_bytes = up((2 * vectors_of_run(job) + job.c_block * job.t_block) * sizeof(Py_ssize_t), LINE)
         else:
             job.columns_bytes = up(job.c_block * job.t_block * job.kernels.NR * job.itemsize + slack, LINE)
-    job.buffer_bytes = up(job.cut.outputs * job.o_block * job.itemsize, LINE)
+    job.buffer_row = vectors_of_run(job) * job.kernels.lanes if job.in_rows else job.cut.outputs
+    job.buffer_bytes = up(job.buffer_row * job.o_block * job.itemsize, LINE)
     job.scratch_bytes = job.padded_bytes + job.columns_bytes + job.buffer_bytes
     job.filters_at_once = min(up(job.O, job.width),
                               max(1, PACKED_BYTES // (job.K * job.itemsize * job.width)) * job.width)

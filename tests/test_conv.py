@@ -107,12 +107,12 @@ def test_many_filters_of_tiles(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("filters", [1, 2, 3])
 def test_few_filters_of_many_channels(filters: int, dtype: str, layout: str) -> None:
-    """Rows of every length, in blocks of channels; and few channels, whose gradient is alike."""
+    """Rows of every length, in blocks of channels; and few channels, or some, which are alike."""
     rng = np.random.default_rng(filters)
     for kernel, many in ((3, 95), (5, 30), (7, 20)):
         for width in range(kernel, 40, 3):
             options = {"padding": kernel // 2, "stride": int(rng.integers(1, 3)), "layout": layout}
-            for outer, inner in ((filters, many), (many, filters)):
+            for outer, inner in ((filters, many), (many, filters), (5, filters + 4)):
                 shape = (2, inner, 9, width) if layout == "NCHW" else (2, 9, width, inner)
                 x = rng.integers(-8, 9, shape).astype(dtype)
                 weights = rng.integers(-8, 9, (outer, inner, kernel, kernel)).astype(dtype)
