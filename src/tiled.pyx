@@ -195,9 +195,10 @@ cdef void chunk(const Product *job, const Run *run, const char *x, const char *w
 
 
 cdef bint is_direct(const Product *job, const Run *run) noexcept nogil:
-    """Whether a run is computed where its outputs belong; in rows only at once, since some are computed twice."""
+    """Whether a run is computed where its outputs belong; in rows at once, if some are computed twice."""
     if job.in_rows:
-        return job.p.cell == 1 and job.c_block == job.C and job.t_block == job.g.taps
+        return job.p.cell == 1 and (job.cut.columns % job.kernels.lanes == 0
+                                    or job.c_block == job.C and job.t_block == job.g.taps)
     return job.y_regular and (job.by_pixels or is_in_one_image(&job.cut, run))
 
 
