@@ -14,14 +14,15 @@ One product kernel (simd/product.h) does all the arithmetic, C (M x N) += A (M x
 "pixels" is for NHWC, where channels lie side by side, "planes" for NCHW (and for groups of few channels, whose vectors
 would be nearly empty); both take any strides. Outputs are numbered through all images and cut into runs, so that small
 images share a tile; K = C*KH*KW. What a run sees is copied once with the padding around it (simd/padded.h), unless it
-is a 1x1 that can take it in place; for many filters, so that the copy is used often, a panel of that is made, too, where
-vectors would straddle cache lines. Pixels of many channels are not copied either: the outputs of a run fall into
-classes, each of which sees its own taps (nine for 3x3), and taps in the padding are left out. Few channels in planes do
-not pay for their columns, nor do few filters: of them, vectors of neighbouring outputs are seen where the padded rows
-are, and the last vector of a row overlaps the one before, or is not full. The input gradient is a forward pass over dy with the weights flipped and
-transposed; with stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a
-cell. For few channels it often is the product w.T dy, whose columns are added back to the cells they came from. The weight
-gradient is in correlation.pyx, and what is better for many small images in abreast.pyx.
+is a 1x1 that can take it in place; with filters enough to use a copy often, a panel of that is made, too, where vectors
+would straddle cache lines or push each other out of the first cache. Pixels of many channels are not copied either: the
+outputs of a run fall into classes, each of which sees its own taps (nine for 3x3); taps in the padding are left out.
+Few channels in planes do not pay for their columns, nor do few filters: of them, vectors of neighbouring outputs are
+seen where the padded rows are, and the last vector of a row overlaps the one before, or is not full. The input gradient
+is a forward pass over dy with the weights flipped and transposed; with stride s it is s*s of them, one for each phase
+of the cells of x, each with the taps that reach such a cell. For few channels it often is the product w.T dy, whose
+columns are added back to the cells they came from. The weight gradient is in correlation.pyx, and what is better for
+many small images in abreast.pyx.
 
     for run of outputs (and some filters, where runs are few)         in parallel; depends on the problem only
       for block of K                                                  some channels, or some taps of one
@@ -62,10 +63,10 @@ cdef enum:
     FEW_CHANNELS = 8  # fewer than this waste most of a tile's rows, and multiply their columns too seldom
     MOST_IN_ROWS = 1536  # outputs of a run that is computed in rows, so that most vectors share a tile with others
     COLUMN_FILTERS = 8  # of an output, in the time of which its columns are copied (measured)
-    FEW_FILTERS = 3  # up to which a tile has as many more vectors
+    FEW_FILTERS = 3  # up to which a tile has as many more vectors (simd/product.h: FEW_ROWS)
     SPREAD_CHANNELS = 4  # fewer than this, seen by
     SPREAD_FILTERS = 16  # as many or more, have a gradient that is faster by columns added back (measured)
-    LONG_ROW = 512  # bytes
+    LONG_ROW = 512  # bytes of outputs, with which the copy of a row takes little time for each (measured)
     FILLED_BYTES = 67108864  # of images that are filled before Ctrl-C is looked at again
     CHUNK_FLOPS = 2000000000  # of a chunk at the most: a fraction of a second, after which Ctrl-C is looked at
     TILES_OF_CLASS = 4  # of rows of C that a class of a run should have on average: the last ones are not full
@@ -772,8 +773,8 @@ def _has_plain_planes(array):
 def _is_spread(conv):
     """Whether the channels are few, the filters are not, and the product fits a chunk of one image.
 
-    In planes with stride 1, a few channels are faster as the filters of a pass over dy, whose rows are copied first: it
-    takes less than to add so many columns, or rows are long (measured).
+    In planes with stride 1, two or three channels are the few filters of a pass over dy, whose rows are copied first.
+    That is faster where adding columns takes more time than such copies: of many taps, or to long rows (measured).
     """
     C, F = conv.C // conv.groups, conv.F // conv.groups
     h, v = conv.window
