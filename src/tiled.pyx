@@ -11,18 +11,18 @@ One product kernel (simd/product.h) does all the arithmetic, C (M x N) += A (M x
     pixels     rows of a run, in place, through    weights, packed (K x O)          y, pixel by pixel
                tables of places and offsets
 
-"pixels" is for NHWC, where channels lie side by side, "planes" for NCHW (and for groups of few channels, whose vectors
-would be nearly empty); both take any strides. Outputs are numbered through all images and cut into runs, so that small
-images share a tile; K = C*KH*KW. What a run sees is copied once with the padding around it (simd/padded.h), unless it
-is a 1x1 that can take it in place; with filters enough to use a copy often, a panel of that is made, too, where vectors
-would straddle cache lines or push each other out of the first cache. Pixels of many channels are not copied either: the
-outputs of a run fall into classes, each of which sees its own taps (nine for 3x3); taps in the padding are left out.
-Few channels in planes do not pay for their columns, nor do few filters: of them, vectors of neighbouring outputs are
-seen where the padded rows are, and the last vector of a row overlaps the one before, or is not full. The input gradient
-is a forward pass over dy with the weights flipped and transposed; with stride s it is s*s of them, one for each phase
-of the cells of x, each with the taps that reach such a cell. For few channels it often is the product w.T dy, whose
-columns are added back to the cells they came from. The weight gradient is in correlation.pyx, and what is better for
-many small images in abreast.pyx.
+"pixels" is for NHWC, where channels lie side by side, "planes" for NCHW (and for few filters, or groups of few
+channels, whose vectors would be nearly empty); both take any strides. Outputs are numbered through all images and cut
+into runs, so that small images share a tile; K = C*KH*KW. What a run sees is copied once with the padding around it
+(simd/padded.h), unless it is a 1x1 that can take it in place; with filters enough to use a copy often, a panel of that
+is made, too, where vectors would straddle cache lines or push each other out of the first cache. Pixels of many
+channels are not copied either: the outputs of a run fall into classes, each of which sees its own taps (nine for 3x3); taps in
+the padding are left out. Few channels in planes do not pay for their columns, nor do few filters: of them, vectors of
+neighbouring outputs are seen where the padded rows are, and the last vector of a row overlaps the one before, or is not
+full. The input gradient is a forward pass over dy with the weights flipped and transposed; with stride s it is s*s of
+them, one for each phase of the cells of x, each with the taps that reach such a cell. For few channels it often is the
+product w.T dy, whose columns are added back to the cells they came from. The weight gradient is in correlation.pyx, and
+what is better for many small images in abreast.pyx.
 
     for run of outputs (and some filters, where runs are few)         in parallel; depends on the problem only
       for block of K                                                  some channels, or some taps of one
@@ -417,12 +417,14 @@ cdef class _Plan:
     def __cinit__(self, conv, int O, int C, shape, image, tuple tap_h, tuple tap_w, stride, bint spread=False):
         """Of O filters over C channels a group; N, OH, OW outputs and H, W cells; taps (index, cell of output 0)."""
         cdef Product *job = &self.job
-        job.kernels, job.itemsize, job.by_pixels = kernels_for(conv.dtype), conv.itemsize, is_by_pixels(conv)
+        job.kernels, job.itemsize = kernels_for(conv.dtype), conv.itemsize
         job.C, job.O, job.K = C, O, C * len(tap_h) * len(tap_w)
+        job.in_rows = job.K > C and is_in_rows(job, shape[2])
+        job.by_pixels = is_by_pixels(conv) and not (job.in_rows and O <= FEW_FILTERS)
+        job.in_rows &= not job.by_pixels
         job.spread = spread
         job.y_is_far = prod(shape) * conv.groups * O * job.itemsize > FAR_BYTES
         set_blocks_of_k(job, len(tap_h) * len(tap_w))
-        job.in_rows = not job.by_pixels and len(tap_h) * len(tap_w) > 1 and is_in_rows(job, shape[2])
         self.set_classes(conv.groups, shape, image, [h for _, h in tap_h], [w for _, w in tap_w], stride)
         cut_outputs(&job.cut, shape, outputs_of_run(job, prod(shape) * conv.groups, shape[2]))
         self.sight = Sight(shape, job.cut.outputs, image, tap_h, tap_w, stride, job.by_pixels)
@@ -773,14 +775,14 @@ def _has_plain_planes(array):
 def _is_spread(conv):
     """Whether the channels are few, the filters are not, and the product fits a chunk of one image.
 
-    In planes with stride 1, two or three channels are the few filters of a pass over dy, whose rows are copied first.
-    That is faster where adding columns takes more time than such copies: of many taps, or to long rows (measured).
+    With stride 1, two or three channels are the few filters of a pass over dy, whose rows are copied first. That is
+    faster where adding columns takes more time than such copies: of many taps, or to long rows of planes (measured).
     """
     C, F = conv.C // conv.groups, conv.F // conv.groups
     h, v = conv.window
     rows = C * h.kernel * v.kernel
-    if conv.layout == "NCHW" and C > 1 and h.stride == v.stride == 1 and (
-            rows >= 2 * F or v.output * conv.itemsize >= LONG_ROW):
+    is_long = conv.layout == "NCHW" and v.output * conv.itemsize >= LONG_ROW
+    if C > 1 and h.stride == v.stride == 1 and (rows >= 2 * F or is_long):
         return False
     return (C < SPREAD_CHANNELS and F >= SPREAD_FILTERS and rows <= MOST_FILTERS
             and rows * conv.F * conv.itemsize <= PACKED_BYTES // 8
