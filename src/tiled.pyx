@@ -16,13 +16,13 @@ channels, whose vectors would be nearly empty); both take any strides. Outputs a
 into runs, so that small images share a tile; K = C*KH*KW. What a run sees is copied once with the padding around it
 (simd/padded.h), unless it is a 1x1 that can take it in place; with filters enough to use a copy often, a panel of that
 is made, too, where vectors would straddle cache lines or push each other out of the first cache. Pixels of many
-channels are not copied either: the outputs of a run fall into classes, each of which sees its own taps (nine for 3x3); taps in
-the padding are left out. Few channels in planes do not pay for their columns, nor do few filters: of them, vectors of
-neighbouring outputs are seen where the padded rows are, and the last vector of a row overlaps the one before, or is not
-full. The input gradient is a forward pass over dy with the weights flipped and transposed; with stride s it is s*s of
-them, one for each phase of the cells of x, each with the taps that reach such a cell. For few channels it often is the
-product w.T dy, whose columns are added back to the cells they came from. The weight gradient is in correlation.pyx, and
-what is better for many small images in abreast.pyx.
+channels are not copied either: the outputs of a run fall into classes, each of which sees its own taps (nine for 3x3);
+taps in the padding are left out. Few channels in planes do not pay for their columns, nor do few filters: of them,
+vectors of neighbouring outputs are seen where the padded rows are, and the last vector of a row overlaps the one
+before, or is not full. The input gradient is a forward pass over dy with the weights flipped and transposed; with
+stride s it is s*s of them, one for each phase of the cells of x, each with the taps that reach such a cell. For few
+channels it often is the product w.T dy, whose columns are added back to the cells they came from. The weight gradient
+is in correlation.pyx, and what is better for many small images in abreast.pyx.
 
     for run of outputs (and some filters, where runs are few)         in parallel; depends on the problem only
       for block of K                                                  some channels, or some taps of one
