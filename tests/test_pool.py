@@ -93,6 +93,27 @@ def test_average_divisors_by_hand(width: int, options: dict, want: list[float]) 
     np.testing.assert_allclose(y.ravel(), want, rtol=1e-15)
 
 
+@TYPES
+@ORDERS
+def test_gradients_of_overlapping_windows(dtype: str, layout: str) -> None:
+    """Rows of every length, windows one cell apart and of all sizes: whole numbers, so exact."""
+    rng = np.random.default_rng(0)
+    for width in range(1, 41):
+        height = int(rng.integers(1, 12))
+        kernel = int(rng.integers(1, min(height, 7) + 1)), int(rng.integers(1, min(width, 7) + 1))
+        padding = kernel[0] // 2, int(rng.integers(0, kernel[1] // 2 + 1))
+        options = {"stride": 1, "padding": padding, "layout": layout}
+        x = rng.integers(0, 4, (2, height, width, 3)).astype(dtype)
+        x = x if layout == "NHWC" else np.ascontiguousarray(np.moveaxis(x, -1, 1))
+        y, cache = cnnfast.max_pool2d_forward(x, kernel, **options)
+        _, known = reference.max_pool2d_forward(x, kernel, **options)
+        dy = rng.integers(-9, 10, y.shape).astype(dtype)
+        for ties in ("first", "all"):
+            dx = cnnfast.max_pool2d_backward(dy, cache, ties=ties)
+            want = reference.max_pool2d_backward(dy, known, ties=ties)
+            np.testing.assert_array_equal(dx, want, err_msg=f"x {x.shape}, {kernel}, {padding}")
+
+
 @ORDERS
 @pytest.mark.parametrize("shape", [(1, 1, 1, 5), (2, 9, 8, 8), (1, 33, 40, 50)])
 def test_global_averages_of_finite_numbers_are_finite(layout: str, shape: tuple) -> None:
