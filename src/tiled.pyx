@@ -419,9 +419,9 @@ cdef class _Plan:
         cdef Product *job = &self.job
         job.kernels, job.itemsize = kernels_for(conv.dtype), conv.itemsize
         job.C, job.O, job.K = C, O, C * len(tap_h) * len(tap_w)
-        job.in_rows = job.K > C and is_in_rows(job, shape[2])
-        job.by_pixels = is_by_pixels(conv) and not (job.in_rows and O <= FEW_FILTERS)
-        job.in_rows &= not job.by_pixels
+        cdef bint in_rows = job.K > C and is_in_rows(job, shape[2])
+        job.by_pixels = is_by_pixels(conv) and not (in_rows and O <= FEW_FILTERS)
+        job.in_rows = in_rows and not job.by_pixels
         job.spread = spread
         job.y_is_far = prod(shape) * conv.groups * O * job.itemsize > FAR_BYTES
         set_blocks_of_k(job, len(tap_h) * len(tap_w))

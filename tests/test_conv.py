@@ -107,7 +107,7 @@ def test_many_filters_of_tiles(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("filters", [1, 2, 3])
 def test_few_filters_of_many_channels(filters: int, dtype: str, layout: str) -> None:
-    """Rows of every length, in blocks of channels; and few channels, or some, which are alike."""
+    """Rows of every length, of one block of channels and taps or of several; few channels, too."""
     rng = np.random.default_rng(filters)
     for kernel, many in ((3, 95), (5, 30), (7, 20)):
         for width in range(kernel, 40, 3):

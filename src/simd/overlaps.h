@@ -1,4 +1,5 @@
-/* Gradient of the maxima of windows one cell apart; part of template.h.
+/* Gradient of the maxima of windows one cell apart; part of template.h. For planes, windows of any size and dilation,
+   where the first of equal maxima gets all.
 
    To scatter it waits: a sum in memory for the last one to the same cell, and that is most often the one before. Here
    each cell gathers what windows have it as their maximum, and by vectors, first through the rows of a window and then

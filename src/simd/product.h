@@ -259,6 +259,7 @@ static void NAME(multiply)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, const Left *a,
     }
 }
 
+/* Up to NV vectors that lie anywhere. */
 static void NAME(vectors_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *a, const Right *right,
                                 const Vectors *vectors, const Target *c)
 {
@@ -271,6 +272,7 @@ static void NAME(vectors_panel)(int nv, ptrdiff_t M, ptrdiff_t K, const Left *a,
 #undef PANELS
 }
 
+/* WIDE vectors that lie anywhere; each number of rows is compiled for itself. */
 static void NAME(few_rows)(ptrdiff_t M, ptrdiff_t K, const Left *a, const Right *right, const Vectors *vectors,
                            const Target *c)
 {
